@@ -1,0 +1,112 @@
+"""What each method cost: seconds of the algorithm and of validation, peak memory, candidates (paper section 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mergebench.analysis.records import Record
+from mergebench.analysis.scope import Scope
+
+COST_COLUMNS = ["stage", "base", "method", "kind", "domain", "algorithm", "validation", "peak_rss_bytes"]
+SEARCH_COLUMNS = ["base", "method", "candidates"]
+MEASURES = ["algorithm_seconds", "validation_seconds", "peak_memory_mib", "candidates"]
+
+
+def read_costs(paths: Iterable[Path]) -> pd.DataFrame:
+    """Read the cost records of the stages that a method is charged for: `statistics`, `tune` and `merge`.
+
+    Other stages (training, evaluation) are skipped: they cost the same whichever method is used. A record's `timing` says
+    how its seconds split. One that times neither part counts as a whole: as validation for `tune`, else as algorithm.
+
+    The kind of statistics is the file's name: `costs/statistics/<base>/<domain>/<kind>.json`.
+
+    Returns:
+        Frame with columns stage, base, method, kind ("" unless statistics), domain, algorithm and validation (seconds),
+        peak_rss_bytes.
+
+    Raises:
+        MergebenchError: a record is malformed.
+    """
+    rows = []
+    for path in paths:
+        record = Record(Path(path))
+        stage = record.text("stage")
+        if stage not in ("statistics", "tune", "merge"):
+            continue
+        timing = record.mapping("timing")
+        parts = {name: _seconds(record, timing, name) for name in ("algorithm", "validation")}
+        if not timing.keys() & parts.keys():
+            parts["validation" if stage == "tune" else "algorithm"] = record.number("wall_seconds", 0.0)
+        statistics = stage == "statistics"
+        rows.append(
+            {
+                "stage": stage,
+                "base": record.text("base"),
+                "method": "" if statistics else record.text("method"),
+                "kind": record.path.stem if statistics else "",
+                "domain": record.text("domain") if statistics else "",
+                **parts,
+                "peak_rss_bytes": record.number("peak_rss_bytes", 0.0),
+            }
+        )
+    return pd.DataFrame(rows, columns=COST_COLUMNS).astype({"algorithm": float, "validation": float})
+
+
+def read_searches(paths: Iterable[Path]) -> pd.DataFrame:
+    """Count the candidates in `tuning/<base>/<method>/search.parquet` logs.
+
+    Returns:
+        Frame with columns base, method (from the path) and candidates.
+    """
+    rows = []
+    for path in map(Path, paths):
+        tried = pd.read_parquet(path, columns=["candidate", "stage"]).drop_duplicates()
+        rows.append((path.parent.parent.name, path.parent.name, len(tried)))
+    return pd.DataFrame(rows, columns=SEARCH_COLUMNS)
+
+
+def method_costs(costs: pd.DataFrame, searches: pd.DataFrame, scope: Scope) -> pd.DataFrame:
+    """Charge each method of each base with its own jobs.
+
+    Algorithm seconds are those of its merge job, its tune job and the statistics jobs of all domains that it reads
+    (`scope.statistics`); validation seconds are those of its tune job. Peak memory is the highest of these jobs.
+    A job whose record is not there makes what it would add to NaN, never zero; a method without a grid (not in
+    `scope.tuned`) has no tune job, so zero validation seconds and zero candidates.
+
+    Returns:
+        Frame indexed by (base, method) with columns `MEASURES` (float64, NaN where unknown).
+    """
+    index = pd.MultiIndex.from_product([scope.bases, scope.methods], names=["base", "method"])
+    counted = searches.set_index(["base", "method"])["candidates"].reindex(index)
+    rows = []
+    for base, method in index:
+        mine = costs[costs["base"] == base]
+        merge = mine[(mine["stage"] == "merge") & (mine["method"] == method)]
+        tune = mine[(mine["stage"] == "tune") & (mine["method"] == method)]
+        kinds = scope.statistics.get(method, ())
+        statistics = mine[(mine["stage"] == "statistics") & mine["kind"].isin(kinds)]
+        jobs = pd.concat([merge, tune, statistics])
+        tuned = method in scope.tuned
+        searched = len(tune) > 0 or not tuned
+        complete = len(merge) > 0 and searched and len(statistics) == len(kinds) * len(scope.domains)
+        rows.append(
+            {
+                "algorithm_seconds": jobs["algorithm"].sum() if complete else np.nan,
+                "validation_seconds": tune["validation"].sum() if searched else np.nan,
+                "peak_memory_mib": jobs["peak_rss_bytes"].max() / 2**20 if complete else np.nan,
+                "candidates": counted[base, method] if tuned else 0,
+            }
+        )
+    return pd.DataFrame(rows, index=index, columns=MEASURES).astype(float)
+
+
+def _seconds(record: Record, timing: dict[str, object], name: str) -> float:
+    """Seconds that a record gives to one part; zero for a part that this job did not have."""
+    seconds = timing.get(name, 0.0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < np.inf:
+        raise record.wrong("timing", f"a finite number of seconds under '{name}'")
+    return float(seconds)

@@ -1,0 +1,221 @@
+"""The result figures, drawn from the same evidence as the tables, as PNG and SVG.
+
+Reruns are byte-identical: no dates, and a fixed salt for the identifiers in SVG.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+from mergebench.analysis.labels import BASE, MULTITASK, UNTOUCHED_BASE, colour, marker, model_title, signed, title
+from mergebench.analysis.normalise import domain_scores
+from mergebench.analysis.tables import Evidence
+
+_STYLE: dict[Any, Any] = {
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.5,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "legend.frameon": False,
+    "svg.hashsalt": "mergebench",
+    "svg.fonttype": "path",
+}
+_COLUMNS = 2
+_GREY = "#666666"
+_ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+_ALGORITHM, _VALIDATION = "#0072B2", "#E69F00"
+
+
+def multitask_performance(evidence: Evidence) -> Figure:
+    """Figure 2 of the paper: normalised performance of every method, one panel per base."""
+    methods = evidence.scope.methods
+    figure, panels = _panels(evidence, width=4.6, height=0.75 + 0.28 * len(methods))
+    values = evidence.summary
+    top = _upper_limit(values["performance"])
+    controls: dict[str, dict[str, Any]] = {
+        control: {"color": colour(control, methods), "linestyle": dashes}
+        for control, dashes in ((UNTOUCHED_BASE, (0, (2, 2))), (MULTITASK, (0, (6, 2))))
+        if control in evidence.scope.compared
+    }
+    for base, axes in panels.items():
+        for row, method in enumerate(methods):
+            value, error = values.loc[(base, method), ["performance", "performance_se"]]
+            if math.isnan(value):
+                axes.text(1, row, "missing", va="center", color=_GREY, style="italic")
+                continue
+            spread = 0.0 if math.isnan(error) else error
+            axes.barh(row, value, color=colour(method, methods), height=0.72)
+            axes.errorbar(value, row, xerr=spread, color="#222222", capsize=2, linewidth=1)
+            axes.text(value + spread + 1.5, row, f"{value:.1f}", va="center", bbox=_ON_WHITE)
+        for control, look in controls.items():
+            value = values.loc[(base, control), "performance"]
+            if not math.isnan(value):
+                axes.axvline(value, linewidth=1.3, zorder=0, **look)
+        axes.set(xlim=(0, 1.17 * top), ylim=(len(methods) - 0.4, -0.6), xlabel="Normalised performance (%)")
+        axes.set_yticks(range(len(methods)), [title(method) for method in methods])
+        axes.tick_params(axis="y", length=0)
+    handles = [Line2D([], [], label=title(control), **look) for control, look in controls.items()]
+    handles.append(Line2D([], [], color="#222222", marker="|", markersize=7, label="± one standard error"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(panels) > 1 else 2)
+    return figure
+
+
+def performance_forgetting(evidence: Evidence) -> Figure:
+    """Figure 3 of the paper: normalised performance against retention, the multitask model and base marked."""
+    methods = evidence.scope.methods
+    figure, panels = _panels(evidence, width=4.2, height=3.6, beside=1.8)
+    control_markers = {UNTOUCHED_BASE: ("H", 10), MULTITASK: ("*", 13)}
+    looks: dict[str, dict[str, Any]] = {}
+    for name in evidence.scope.compared:
+        shape, size = control_markers[name] if name in control_markers else (marker(name, methods), 8)
+        looks[name] = {"color": colour(name, methods), "marker": shape, "markersize": size}
+    for base, axes in panels.items():
+        axes.axhline(100, color="#bbbbbb", linewidth=0.8, zorder=0)
+        axes.axvline(100, color="#bbbbbb", linewidth=0.8, zorder=0)
+        absent = []
+        for name, look in looks.items():
+            x, error, y = evidence.summary.loc[(base, name), ["performance", "performance_se", "retention"]]
+            if math.isnan(x) or math.isnan(y):
+                absent.append(title(name))
+                continue
+            if not math.isnan(error):
+                axes.errorbar(x, y, xerr=error, color=look["color"], linewidth=0.8, alpha=0.6, zorder=1)
+            axes.plot(x, y, linestyle="none", markeredgecolor="white", markeredgewidth=0.6, alpha=0.9, zorder=2, **look)
+        axes.margins(0.08)
+        note = _missing_note(absent, len(looks))
+        axes.set(xlabel="Normalised performance (%)" + note, ylabel="Retention (% of base)")
+    handles = [Line2D([], [], linestyle="none", label=title(name), **look) for name, look in looks.items()]
+    figure.legend(handles=handles, loc="outside right center")
+    return figure
+
+
+def runtime(evidence: Evidence) -> Figure:
+    """Figure 5 (left) of the paper: run time of every method, split into algorithm and validation."""
+    methods = evidence.scope.methods
+    figure, panels = _panels(evidence, width=4.6, height=0.75 + 0.28 * len(methods))
+    for base, axes in panels.items():
+        costs = evidence.costs.loc[base]
+        total = costs["algorithm_seconds"] + costs["validation_seconds"]
+        longest = total.max() if total.notna().any() else 1.0
+        for row, method in enumerate(methods):
+            if math.isnan(total[method]):
+                axes.text(0.01 * longest, row, "missing", va="center", color=_GREY, style="italic")
+                continue
+            algorithm = costs.loc[method, "algorithm_seconds"]
+            axes.barh(row, algorithm, color=_ALGORITHM, height=0.72)
+            axes.barh(row, total[method] - algorithm, left=algorithm, color=_VALIDATION, height=0.72)
+            axes.text(total[method] + 0.015 * longest, row, _duration(total[method]), va="center")
+        axes.set(xlim=(0, 1.2 * max(longest, 1e-9)), ylim=(len(methods) - 0.4, -0.6), xlabel="Wall-clock seconds")
+        axes.set_yticks(range(len(methods)), [title(method) for method in methods])
+        axes.tick_params(axis="y", length=0)
+    handles = [
+        Line2D([], [], linestyle="none", marker="s", markersize=9, color=_ALGORITHM, label="Algorithm"),
+        Line2D([], [], linestyle="none", marker="s", markersize=9, color=_VALIDATION, label="Validation"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+def specialisation(evidence: Evidence) -> Figure:
+    """Domain scores of the base and its specialists as a heat map, coloured by the gain over the base."""
+    scope = evidence.scope
+    points = domain_scores(evidence.scores, scope) * 100
+    models = (BASE, *scope.specialists)
+    gains = {base: points.loc[base].loc[list(models)] - points.loc[(base, BASE)] for base in scope.bases}
+    sizes = np.concatenate([gain.to_numpy().ravel() for gain in gains.values()])
+    limit = max(10.0, float(np.nanmax(np.abs(sizes)))) if np.isfinite(sizes).any() else 10.0
+    figure, panels = _panels(evidence, width=5.9, height=0.7 + 0.4 * len(models))
+    for base, axes in panels.items():
+        image = axes.imshow(gains[base], cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
+        for row, model in enumerate(models):
+            for column, domain in enumerate(scope.domains):
+                score, gain = points.loc[(base, model), domain], gains[base].loc[model, domain]
+                missing = math.isnan(score)
+                dark = not math.isnan(gain) and abs(gain) > 0.6 * limit
+                label = "missing" if missing else f"{score:.0f}"
+                if not missing and model != BASE and not math.isnan(gain):
+                    label += f" ({signed(gain, 0)})"
+                ink = _GREY if missing else "white" if dark else "black"
+                axes.text(column, row, label, ha="center", va="center", color=ink, fontsize=8)
+        axes.set_xticks(range(len(scope.domains)), [title(domain) for domain in scope.domains])
+        axes.set_yticks(range(len(models)), [model_title(model) for model in models])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=list(panels.values()), label="Gain over the base (points)", shrink=0.8)
+    return figure
+
+
+FIGURES: dict[str, Callable[[Evidence], Figure]] = {
+    "multitask_performance": multitask_performance,
+    "performance_forgetting": performance_forgetting,
+    "runtime": runtime,
+    "specialisation": specialisation,
+}
+
+
+def draw(name: str, evidence: Evidence) -> Figure:
+    """Draw one of `FIGURES` in the common style."""
+    with matplotlib.rc_context(_STYLE):
+        return FIGURES[name](evidence)
+
+
+def save(figure: Figure, path: Path, file_format: str) -> None:
+    """Write a drawn figure to `path` as `png` or `svg`, whatever the path's suffix."""
+    with matplotlib.rc_context(_STYLE):
+        metadata = {"Date": None} if file_format == "svg" else {"Software": None}
+        figure.savefig(path, format=file_format, dpi=150, metadata=metadata)
+
+
+def _panels(evidence: Evidence, *, width: float, height: float, beside: float = 0.0) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with one titled panel per base, two abreast.
+
+    Sizes are in inches: width and height of a panel, and the space beside all panels for a legend.
+    """
+    bases = evidence.scope.bases
+    columns = min(_COLUMNS, len(bases))
+    rows = math.ceil(len(bases) / columns)
+    figure = Figure(figsize=(width * columns + beside, height * rows + 0.5), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for spare in grid[len(bases) :]:
+        spare.remove()
+    panels = dict(zip(bases, grid, strict=False))
+    for base, axes in panels.items():
+        axes.set_title(base)
+    return figure, panels
+
+
+def _missing_note(absent: list[str], total: int) -> str:
+    """Lines under an axis label that name what the panel lacks, three to a line."""
+    if not absent:
+        return ""
+    if len(absent) == total:
+        return "\nMissing: everything"
+    lines = [", ".join(absent[start : start + 3]) for start in range(0, len(absent), 3)]
+    return "\nMissing: " + ",\n".join(lines)
+
+
+def _upper_limit(values: Any) -> float:
+    return max(100.0, float(values.max())) if values.notna().any() else 100.0
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,82 @@
+"""How models, methods and domains are called and coloured, the same in every table and figure."""
+
+from __future__ import annotations
+
+BASE = "base"
+MULTITASK = "multitask"
+MERGED_PREFIX = "merged_"
+SPECIALIST_PREFIX = "specialist_"
+
+UNTOUCHED_BASE = "untouched_base"
+"""Table name of the control "the base as it is" (a column called `base` would clash with the row labels)."""
+
+_TITLES = {
+    UNTOUCHED_BASE: "Untouched base",
+    MULTITASK: "Multitask",
+    "model_soup": "Model Soup",
+    "task_arithmetic": "Task Arithmetic",
+    "fisher": "Fisher",
+    "regmean": "RegMean",
+    "ties": "TIES",
+    "dare": "DARE",
+    "consensus_ta": "Consensus TA",
+    "dataless_localize_and_stitch": "Dataless L&S",
+    "localize_and_stitch": "L&S",
+}
+
+# Paul Tol's "muted" scheme: nine colours that stay distinct for colour-blind readers.
+_PALETTE = {
+    "model_soup": "#332288",
+    "task_arithmetic": "#88CCEE",
+    "fisher": "#DDCC77",
+    "regmean": "#117733",
+    "ties": "#CC6677",
+    "dare": "#AA4499",
+    "consensus_ta": "#44AA99",
+    "dataless_localize_and_stitch": "#999933",
+    "localize_and_stitch": "#882255",
+    UNTOUCHED_BASE: "#808080",
+    MULTITASK: "#000000",
+}
+# Methods that somebody adds take these in turn (Okabe and Ito's colours, then markers tell them apart).
+_SPARE_COLOURS = ("#E69F00", "#0072B2", "#D55E00", "#56B4E9", "#009E73")
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "d")
+
+
+def title(slug: str) -> str:
+    """Display name of a method, control or domain: the paper's where it has one, else made from the slug."""
+    return _TITLES.get(slug, slug.replace("_", " ").replace("-", " ").capitalize())
+
+
+def model_title(model: str) -> str:
+    """Display name of a model folder's name (`base`, `specialist_math`, `multitask`, `merged_ties`)."""
+    if model == BASE:
+        return title(UNTOUCHED_BASE)
+    if model.startswith(SPECIALIST_PREFIX):
+        return f"{title(model.removeprefix(SPECIALIST_PREFIX))} specialist"
+    return title(model.removeprefix(MERGED_PREFIX))
+
+
+def model_of(name: str) -> str:
+    """Folder name of the model behind a table column: a method's slug or one of the two controls."""
+    if name == UNTOUCHED_BASE:
+        return BASE
+    return name if name == MULTITASK else MERGED_PREFIX + name
+
+
+def colour(slug: str, methods: tuple[str, ...]) -> str:
+    """Colour of a method or control; `methods` is the campaign's list, which fixes the colours of added ones."""
+    if slug in _PALETTE:
+        return _PALETTE[slug]
+    added = [method for method in methods if method not in _PALETTE]
+    return _SPARE_COLOURS[added.index(slug) % len(_SPARE_COLOURS)]
+
+
+def marker(slug: str, methods: tuple[str, ...]) -> str:
+    """Marker of a method in scatter plots, so that colour is never the only difference."""
+    return _MARKERS[methods.index(slug) % len(_MARKERS)]
+
+
+def signed(number: float, decimals: int) -> str:
+    """A difference with its sign; one that rounds to zero is +0, whichever side it comes from."""
+    return f"{round(number, decimals) + 0.0:+.{decimals}f}"

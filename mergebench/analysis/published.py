@@ -1,0 +1,35 @@
+"""The paper's Tables 7 and 8, as printed in its appendix D."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mergebench.catalogue import FOLDER
+
+OVERALL = "Overall"
+
+_FILES = {
+    7: "table7_multitask_normalised_percent.csv",
+    8: "table8_generalisation_percent_of_base.csv",
+}
+_METHODS = {
+    "Fisher": "fisher",
+    "DARE": "dare",
+    "Model Soup": "model_soup",
+    "TIES": "ties",
+    "RegMean": "regmean",
+    "Task Arithmetic": "task_arithmetic",
+    "Consensus TA": "consensus_ta",
+    "Dataless L&S": "dataless_localize_and_stitch",
+    "L&S": "localize_and_stitch",
+}
+
+
+def published_table(number: int) -> pd.DataFrame:
+    """Table 7 (normalised performance) or 8 (generalisation as % of base), in percent with one decimal.
+
+    Returns:
+        Frame indexed by base as the paper writes it ("Gemma-2-2b-it"), `Overall` last, one column per method slug, in the
+        paper's column order.
+    """
+    return pd.read_csv(FOLDER / "published" / _FILES[number], index_col="base").rename(columns=_METHODS)

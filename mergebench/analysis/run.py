@@ -1,0 +1,55 @@
+"""The analysis stage: scores, costs and search logs in, tables and figures out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mergebench.analysis.costs import method_costs, read_costs, read_searches
+from mergebench.analysis.figures import draw, save
+from mergebench.analysis.outputs import FIGURE_FORMATS, FILENAMES, TABLE_FORMATS
+from mergebench.analysis.render import to_csv, to_markdown
+from mergebench.analysis.scope import Scope
+from mergebench.analysis.scores import read_scores, select
+from mergebench.analysis.tables import TABLES, Evidence
+from mergebench.errors import MergebenchError
+
+if TYPE_CHECKING:
+    from mergebench.artifacts import Job
+
+RENDERERS = {"csv": to_csv, "md": to_markdown}
+_OF_THE_WRAPPER = ("manifest", "cost")
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Write the tables and figures whose file names the job's outputs have; any subset of `outputs.FILENAMES`.
+
+    Inputs: `scores` and `costs` (JSON records), `searches` (parquet logs); each may be incomplete or absent, which shows as
+    missing cells. Spec: see `Scope.from_spec`.
+
+    Returns:
+        Number of score records used, and the names of what was written.
+    """
+    wanted = {name: job.outputs[name].name for name in job.outputs if name not in _OF_THE_WRAPPER}
+    unknown = sorted(set(wanted.values()) - set(FILENAMES))
+    if unknown:
+        raise MergebenchError(f"The analysis cannot make {', '.join(unknown)}; it makes {', '.join(FILENAMES)}.")
+    scope = Scope.from_spec(job.spec)
+    scores = select(read_scores(job.paths("scores")), scope)
+    costs = method_costs(read_costs(job.paths("costs")), read_searches(job.paths("searches")), scope)
+    evidence = Evidence(scope, scores, costs)
+
+    tables = {name: TABLES[name](evidence) for name in _stems(wanted, TABLE_FORMATS)}
+    figures = {name: draw(name, evidence) for name in _stems(wanted, FIGURE_FORMATS)}
+    for done, (output, filename) in enumerate(wanted.items(), start=1):
+        stem, _, suffix = filename.rpartition(".")
+        if suffix in RENDERERS:
+            job.staging(output).write_text(RENDERERS[suffix](tables[stem]), encoding="utf-8")
+        else:
+            save(figures[stem], job.staging(output), suffix)
+        job.progress(done, len(wanted), "tables and figures")
+    return {"scores": len(scores), "written": sorted(wanted.values())}
+
+
+def _stems(wanted: dict[str, str], suffixes: tuple[str, ...]) -> list[str]:
+    """Names, each once, of the wanted files with one of these suffixes."""
+    return sorted({stem for stem, _, suffix in (name.rpartition(".") for name in wanted.values()) if suffix in suffixes})

@@ -1,0 +1,107 @@
+"""What a campaign compares: its bases, methods, domains and benchmarks, in the order of every table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mergebench.analysis.labels import (
+    BASE,
+    MERGED_PREFIX,
+    MULTITASK,
+    SPECIALIST_PREFIX,
+    UNTOUCHED_BASE,
+)
+from mergebench.errors import MergebenchError
+
+IN_DOMAIN = "in_domain"
+FORGETTING = "forgetting"
+SURROGATE = "surrogate"
+_KEYS = ("bases", "methods", "domains", "benchmarks", "tuned", "statistics")
+ROLES = (IN_DOMAIN, FORGETTING, SURROGATE)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark: the domain whose specialist it is compared with, and what it is for."""
+
+    name: str
+    domain: str
+    role: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The closed lists of a campaign. Tables have a cell for each combination, filled or missing."""
+
+    bases: tuple[str, ...]
+    methods: tuple[str, ...]
+    domains: tuple[str, ...]
+    benchmarks: tuple[Benchmark, ...]
+    tuned: tuple[str, ...]
+    statistics: Mapping[str, tuple[str, ...]]
+    multitask: bool = True
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Scope:
+        """Read the worker's spec.
+
+        Keys: `bases`, `methods`, `domains` (lists, in table order); `benchmarks` ({name: {domain, role, title}}); `tuned`
+        (methods that have a grid and so a tune job); `statistics` ({method: kinds of statistics that it reads});
+        `multitask` (whether a multitask model is trained; true if absent).
+
+        Raises:
+            MergebenchError: a key is absent, or a benchmark has an unknown role or domain.
+        """
+        absent = [key for key in _KEYS if key not in spec]
+        if absent:
+            raise MergebenchError(f"The analysis spec has no {', '.join(absent)}; it needs {', '.join(_KEYS)}.")
+        domains = tuple(spec["domains"])
+        benchmarks = []
+        for name, entry in spec["benchmarks"].items():
+            role, domain = entry["role"], entry["domain"]
+            if role not in ROLES:
+                raise MergebenchError(f"Benchmark '{name}' of the analysis spec has role {role!r}; expected one of {', '.join(ROLES)}.")
+            if role == IN_DOMAIN and domain not in domains:
+                raise MergebenchError(
+                    f"Benchmark '{name}' of the analysis spec has domain {domain!r}; expected one of {', '.join(domains)}."
+                )
+            benchmarks.append(Benchmark(name, domain, role, entry.get("title", name)))
+        return cls(
+            bases=tuple(spec["bases"]),
+            methods=tuple(spec["methods"]),
+            domains=domains,
+            benchmarks=tuple(benchmarks),
+            tuned=tuple(spec["tuned"]),
+            statistics={method: tuple(kinds) for method, kinds in spec["statistics"].items()},
+            multitask=spec.get("multitask", True),
+        )
+
+    @property
+    def specialists(self) -> tuple[str, ...]:
+        """Model names of the specialists, in domain order."""
+        return tuple(SPECIALIST_PREFIX + domain for domain in self.domains)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model of one base that is scored."""
+        multitask = (MULTITASK,) if self.multitask else ()
+        return (BASE, *self.specialists, *multitask, *(MERGED_PREFIX + method for method in self.methods))
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Columns of the result tables: the untouched base, the methods, the multitask model if there is one."""
+        return (UNTOUCHED_BASE, *self.methods, *((MULTITASK,) if self.multitask else ()))
+
+    def expects(self, model: str, benchmark: Benchmark) -> bool:
+        """Whether a campaign scores this model on this benchmark: specialists are not asked what they forgot, and surrogates
+        belong to tuning."""
+        return benchmark.role == IN_DOMAIN or (benchmark.role == FORGETTING and model not in self.specialists)
+
+    def of_role(self, role: str) -> tuple[Benchmark, ...]:
+        """The benchmarks of one role, in order of domain and then as configured."""
+        chosen = [benchmark for benchmark in self.benchmarks if benchmark.role == role]
+        rank = {domain: position for position, domain in enumerate(self.domains)}
+        return tuple(sorted(chosen, key=lambda benchmark: rank.get(benchmark.domain, len(rank))))

@@ -1,0 +1,320 @@
+"""The result tables: every one a pure function of the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from mergebench.analysis.labels import BASE, MULTITASK, UNTOUCHED_BASE, model_of, model_title, signed, title
+from mergebench.analysis.normalise import (
+    FLOOR,
+    domain_scores,
+    left_out,
+    missing_targets,
+    over_bases,
+    performance_cells,
+    recovery_cells,
+    retention_cells,
+    summarise,
+)
+from mergebench.analysis.scope import FORGETTING, IN_DOMAIN, SURROGATE, Scope
+
+OVERALL = "Overall"
+NOT_APPLICABLE = "n/a"
+_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as data: `frame` goes to CSV; `display` (default: `frame`) to Markdown, with the notes under it.
+
+    Floats are values, NaN is a missing one; strings are printed as they are. `decimals` says how many a column shows in
+    Markdown (1 if not given); one with 0 holds whole numbers, in CSV too.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    notes: list[str]
+    display: pd.DataFrame | None = None
+    headings: dict[str, str] = field(default_factory=dict)
+    decimals: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the tables and figures are made from, with the summaries that several of them share."""
+
+    scope: Scope
+    scores: pd.DataFrame
+    costs: pd.DataFrame
+
+    @cached_property
+    def performance(self) -> pd.DataFrame:
+        """Cells of normalised performance."""
+        return performance_cells(self.scores, self.scope)
+
+    @cached_property
+    def retention(self) -> pd.DataFrame:
+        """Cells of retention."""
+        return retention_cells(self.scores, self.scope)
+
+    @cached_property
+    def recovery(self) -> pd.DataFrame:
+        """Cells of base-anchored recovery."""
+        return recovery_cells(self.scores, self.scope)
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """Percentages indexed by (base or "Overall", method or control), in campaign order.
+
+        Columns: performance, performance_se, retention, retention_se, recovery, recovery_se.
+        """
+        parts = {}
+        for name, cells in (
+            ("performance", self.performance),
+            ("retention", self.retention),
+            ("recovery", self.recovery),
+        ):
+            each = summarise(cells)
+            overall = pd.concat({OVERALL: over_bases(each)}, names=["base"])
+            both = pd.concat([each, overall]) * 100
+            parts[name] = both["share"]
+            parts[f"{name}_se"] = both["standard_error"]
+        rows = [(base, name) for base in (*self.scope.bases, OVERALL) for name in self.scope.compared]
+        models = pd.MultiIndex.from_tuples([(base, model_of(name)) for base, name in rows])
+        frame = pd.DataFrame({name: part.reindex(models).to_numpy() for name, part in parts.items()})
+        frame.index = pd.MultiIndex.from_tuples(rows, names=["base", "method"])
+        return frame
+
+
+def normalised_performance(evidence: Evidence) -> Table:
+    """Layout of the paper's Table 7, with the untouched base and the multitask model as controls."""
+    return Table(
+        "normalised_performance",
+        _wide(evidence, "performance"),
+        [
+            "Rule: score of the model / score of the domain's specialist, per benchmark; unweighted mean over the benchmarks of "
+            "a domain, then over the domains, then over the bases (Overall). 100 = as good as five specialists.",
+            *_gaps(evidence, evidence.performance, "its specialist scores"),
+        ],
+        headings=_column_titles(evidence),
+    )
+
+
+def forgetting(evidence: Evidence) -> Table:
+    """Layout of the paper's Table 8: what is left of the base's general abilities."""
+    return Table(
+        "forgetting",
+        _wide(evidence, "retention"),
+        [
+            "Rule: score of the model / score of its base, per forgetting benchmark; unweighted mean over "
+            f"{', '.join(benchmark.title for benchmark in evidence.scope.of_role(FORGETTING))}, then over the bases (Overall). "
+            "100 = nothing forgotten.",
+            *_gaps(evidence, evidence.retention, "the base scores"),
+        ],
+        headings=_column_titles(evidence),
+    )
+
+
+def runtime(evidence: Evidence) -> Table:
+    """Section 4.3: what each method cost on each base."""
+    frame = evidence.costs.reset_index()
+    frame.insert(4, "total_seconds", frame["algorithm_seconds"] + frame["validation_seconds"])
+    return Table(
+        "runtime",
+        frame,
+        [
+            "Algorithm: merging, and the statistics that the method reads (Fisher, Gram matrices, masks). Validation: scoring "
+            "candidates on the surrogates. Loading models and starting processes are in neither. Peak memory: resident memory "
+            "of the method's largest job.",
+            *_unknown_costs(evidence),
+        ],
+        display=frame.assign(method=frame["method"].map(title)),
+        headings={
+            "base": "Base",
+            "method": "Method",
+            "algorithm_seconds": "Algorithm (s)",
+            "validation_seconds": "Validation (s)",
+            "total_seconds": "Total (s)",
+            "peak_memory_mib": "Peak memory (MiB)",
+            "candidates": "Candidates",
+        },
+        decimals={"peak_memory_mib": 0, "candidates": 0},
+    )
+
+
+def specialisation(evidence: Evidence) -> Table:
+    """Does a specialist know its own domain, and only that? Scores and gains of the base and its specialists."""
+    scope = evidence.scope
+    points = domain_scores(evidence.scores, scope) * 100
+    shown = (BASE, *scope.specialists)
+    rows = [(base, model) for base in scope.bases for model in shown]
+    points = points.reindex(rows)
+    gains = points - points.loc[[(base, BASE) for base, _ in rows]].to_numpy()
+    frame = pd.concat([points, gains.add_prefix("gain_")], axis=1).reset_index()
+    display = frame[["base", "model"]].assign(model=frame["model"].map(model_title))
+    for domain in scope.domains:
+        display[domain] = [
+            _score_and_gain(score, gain, model)
+            for score, gain, model in zip(frame[domain], frame[f"gain_{domain}"], frame["model"], strict=True)
+        ]
+    return Table(
+        "specialisation",
+        frame,
+        [
+            "Rule: unweighted mean of the raw scores over the benchmarks of a domain, times 100; the gain is the difference to "
+            "the base. A good set of specialists gains on the diagonal and changes little elsewhere.",
+            *_missing(missing_targets(evidence.performance, shown)),
+        ],
+        display=display,
+        headings={"base": "Base", "model": "Model", **{domain: title(domain) for domain in scope.domains}},
+    )
+
+
+def scores(evidence: Evidence) -> Table:
+    """Raw scores: long in CSV (with standard errors and item counts), one row per benchmark in Markdown."""
+    scope = evidence.scope
+    benchmarks = [each for role in (IN_DOMAIN, FORGETTING, SURROGATE) for each in scope.of_role(role)]
+    known = evidence.scores.set_index(["base", "model", "benchmark"])
+    grid = pd.DataFrame(
+        [
+            (base, model, each.name, each.role, each.domain)
+            for base in scope.bases
+            for model in scope.models
+            for each in benchmarks
+            if scope.expects(model, each) or (base, model, each.name) in known.index
+        ],
+        columns=["base", "model", "benchmark", "role", "domain"],
+    )
+    found = known.reindex(pd.MultiIndex.from_frame(grid[["base", "model", "benchmark"]]))
+    for column in ("metric", "value", "standard_error", "n"):
+        grid[column] = found[column].to_numpy()
+    gaps = grid[grid["value"].isna()]
+    without_error = grid["standard_error"].isna() & grid["value"].notna()
+    shown = [each for each in benchmarks if each.role != SURROGATE]
+    order = {"index": [(base, each.name) for base in scope.bases for each in shown], "columns": list(scope.models)}
+    cells = grid.assign(points=grid["value"] * 100, asked=1).set_index(["base", "benchmark", "model"])
+    wide = cells["points"].unstack("model").reindex(**order).astype(object)
+    wide = wide.where(cells["asked"].unstack("model").reindex(**order).notna(), NOT_APPLICABLE)
+    display = wide.rename(columns=model_title).rename_axis(columns=None).reset_index(names=["base", "benchmark"])
+    display["benchmark"] = display["benchmark"].map({each.name: each.title for each in benchmarks})
+    return Table(
+        "scores",
+        grid.assign(
+            metric=grid["metric"].where(grid["value"].notna(), "missing"),
+            standard_error=grid["standard_error"].astype(object).mask(without_error, NOT_APPLICABLE),
+        ),
+        [
+            "Rule: the benchmark's headline metric, times 100. The CSV file has one row per score, in [0, 1], with its standard "
+            "error (n/a: the metric has none) and the number of items. Specialists are not scored on the forgetting benchmarks.",
+            *_missing([f"scores/{row.base}/{row.model}/{row.benchmark}.json" for row in gaps.itertuples()]),
+        ],
+        display=display,
+        headings={"base": "Base", "benchmark": "Benchmark"},
+        decimals={"n": 0},
+    )
+
+
+def headline(evidence: Evidence) -> Table:
+    """The campaign in one table: performance with its uncertainty, recovery, retention and cost of every method."""
+    frame = evidence.summary.reset_index().drop(columns=["recovery_se", "retention_se"])
+    frame = frame.rename(columns={"performance": "normalised_performance", "performance_se": "standard_error"})
+    frame = frame[["base", "method", "normalised_performance", "standard_error", "recovery", "retention"]]
+    costs = evidence.costs.reindex(pd.MultiIndex.from_frame(frame[["base", "method"]]))
+    unpriced = frame["method"].isin([UNTOUCHED_BASE, MULTITASK]) | (frame["base"] == OVERALL)
+    for column in ("algorithm_seconds", "validation_seconds", "peak_memory_mib"):
+        frame[column] = pd.Series(costs[column].to_numpy(), dtype=object).mask(unpriced, NOT_APPLICABLE)
+    if len(evidence.scope.bases) == 1:
+        frame = frame[frame["base"] != OVERALL]
+    display = frame.drop(columns="standard_error").assign(
+        method=frame["method"].map(title),
+        normalised_performance=[
+            _with_error(value, error) for value, error in zip(frame["normalised_performance"], frame["standard_error"], strict=True)
+        ],
+    )
+    return Table(
+        "headline",
+        frame,
+        [
+            "Normalised performance: % of the specialists (mean over benchmarks, then domains, then bases), ± one standard error "
+            "from the number of scored items (delta method; merged models and specialists).",
+            "Recovery: (model - base) / (specialist - base), same means: 0 = untouched base, 100 = specialists. "
+            "Retention: % of the base's score on the forgetting benchmarks.",
+            *_gaps(evidence, evidence.performance, "its specialist scores"),
+            *_gaps(evidence, evidence.recovery, "its specialist gains", missing=False),
+            *_gaps(evidence, evidence.retention, "the base scores"),
+            *_unknown_costs(evidence),
+        ],
+        display=display,
+        headings={
+            "base": "Base",
+            "method": "Method",
+            "normalised_performance": "Normalised performance",
+            "recovery": "Recovery",
+            "retention": "Retention",
+            "algorithm_seconds": "Algorithm (s)",
+            "validation_seconds": "Validation (s)",
+            "peak_memory_mib": "Peak memory (MiB)",
+        },
+        decimals={"peak_memory_mib": 0},
+    )
+
+
+TABLES: dict[str, Callable[[Evidence], Table]] = {
+    "normalised_performance": normalised_performance,
+    "forgetting": forgetting,
+    "runtime": runtime,
+    "specialisation": specialisation,
+    "scores": scores,
+    "headline": headline,
+}
+
+
+def _wide(evidence: Evidence, measure: str) -> pd.DataFrame:
+    rows = [*evidence.scope.bases, OVERALL]
+    wide = evidence.summary[measure].unstack("method").reindex(index=rows, columns=list(evidence.scope.compared))
+    return wide.rename_axis(index="base", columns=None).reset_index()
+
+
+def _column_titles(evidence: Evidence) -> dict[str, str]:
+    return {"base": "Base", **{name: title(name) for name in evidence.scope.compared}}
+
+
+def _gaps(evidence: Evidence, cells: pd.DataFrame, why: str, *, missing: bool = True) -> list[str]:
+    """Notes on what does not count and on what is still to be scored."""
+    titles = {each.name: each.title for each in evidence.scope.benchmarks}
+    out = [f"{titles[benchmark]} ({base})" for base, benchmark in left_out(cells)]
+    notes = [f"Left out, because {why} less than {FLOOR * 100:g} points there: {', '.join(out)}."] if out else []
+    if missing:
+        models = tuple(model_of(name) for name in evidence.scope.compared)
+        notes += _missing(missing_targets(cells, models))
+    return notes
+
+
+def _missing(targets: list[str]) -> list[str]:
+    if not targets:
+        return []
+    more = f" and {len(targets) - _LISTED} more" if len(targets) > _LISTED else ""
+    return [f"Missing until these are made: {', '.join(f'`{target}`' for target in targets[:_LISTED])}{more}."]
+
+
+def _unknown_costs(evidence: Evidence) -> list[str]:
+    known = evidence.costs[["algorithm_seconds", "validation_seconds"]].notna().all(axis=1)
+    unknown = [f"{title(method)} ({base})" for base, method in evidence.costs.index[~known]]
+    return [f"No complete cost records yet: {', '.join(unknown)}."] if unknown else []
+
+
+def _with_error(value: float, error: float) -> str:
+    if np.isnan(value):
+        return "missing"
+    return f"{value:.1f}" if np.isnan(error) else f"{value:.1f} ± {error:.1f}"
+
+
+def _score_and_gain(score: float, gain: float, model: str) -> str:
+    if np.isnan(score):
+        return "missing"
+    return f"{score:.1f}" if model == BASE or np.isnan(gain) else f"{score:.1f} ({signed(gain, 1)})"

@@ -1,0 +1,1 @@
+"""Read, audit, digest and write safetensors checkpoints (Hugging Face folders)."""

@@ -1,0 +1,262 @@
+"""The typed configuration: one source for validation, defaults, the JSON schema and the error messages."""
+
+import json
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mergebench import catalogue
+from mergebench.errors import MergebenchError, nearest
+from mergebench.merging.declarations import declared
+from mergebench.merging.statistics.settings import FisherSettings, GramSettings, MaskSettings
+from mergebench.training.mixture import Mixture
+from mergebench.training.settings import GrpoSettings, SftSettings
+
+Source = Literal["hub", "local", "tiny"]
+Size = Literal["tiny", "small", "large"]
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """A map of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Data(Section):
+    """Where rows come from (`source`, and per dataset in `sources`) and how many are used."""
+
+    source: Source = "hub"
+    sources: dict[str, Source] = {}
+    root: str | None = Field(None, description="folder with the datasets' files as their authors publish them, for source local")
+    limit: Positive | None = Field(None, description="score at most this many rows per benchmark; null: all")
+    limits: dict[str, Positive] = Field({}, description="the same for single benchmarks and surrogates")
+    calibration_rows: Positive = Field(1000, description="training rows set aside per domain for Fisher, RegMean and Localize-and-Stitch")
+    rows: Positive = Field(1000, description="training rows that the tiny source generates per domain")
+
+
+class Multitask(Section):
+    """The multitask baseline: the same training on the mixture of all domains."""
+
+    mixture: Mixture = "proportional"
+    steps: dict[Size, Positive] = Field({}, description="optimiser steps by size class; default: as for a specialist")
+
+
+class Reinforcement(Section):
+    """GRPO on top of the supervised mathematics specialist, for the bases named here."""
+
+    bases: list[str]
+    settings: GrpoSettings
+
+
+class Training(Section):
+    supervised: dict[Size, SftSettings]
+    multitask: Multitask | None = Multitask()
+    grpo: Reinforcement | None = None
+
+
+class MethodConfig(Section):
+    """One merging method: the grid tuned on the surrogates, and fixed parameters."""
+
+    grid: dict[str, list[float]] = {}
+    parameters: dict[str, Any] = {}
+
+
+class Merging(Section):
+    scope: str = Field("all", description="all | no-embeddings | backbone | a regular expression over tensor names")
+    methods: dict[str, MethodConfig]
+
+
+class Statistics(Section):
+    fisher: FisherSettings = FisherSettings()
+    gram: GramSettings = GramSettings()
+    mask: MaskSettings = MaskSettings()
+
+
+class BenchmarkOverride(Section):
+    """Settings of one benchmark that differ from the catalogue."""
+
+    shots: Annotated[int, Field(ge=0)] | None = None
+    max_tokens: Positive | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    samples: Positive | None = None
+
+
+class Evaluation(Section):
+    in_domain: list[str]
+    forgetting: list[str]
+    surrogates: list[str]
+    jobs: Literal["model", "domain", "benchmark"] = Field("domain", description="how many benchmarks share one process")
+    backend: Literal["transformers"] = "transformers"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    formulation: Literal["mcf", "cloze"] = Field("mcf", description="multiple choice by letter, or by the text of the choice")
+    apply_chat_template: bool = False
+    max_tokens: Positive | None = Field(None, description="upper limit on generated tokens for every benchmark")
+    shots: Annotated[int, Field(ge=0)] | None = Field(None, description="examples in the prompt of every benchmark; null: as published")
+    judge: Literal["keyword", "wildguard"] = "wildguard"
+    allow_weak_sandbox: bool = False
+    benchmarks: dict[str, BenchmarkOverride] = {}
+
+
+class Preset(Section):
+    """One complete campaign."""
+
+    bases: Annotated[list[str], Field(min_length=1)]
+    domains: Annotated[list[str], Field(min_length=2)]
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: Data
+    training: Training
+    merging: Merging
+    statistics: Statistics = Statistics()
+    evaluation: Evaluation
+
+    @model_validator(mode="after")
+    def _names(self) -> "Preset":
+        domains = catalogue.domains()
+        check_names("bases", self.bases, catalogue.bases())
+        check_names("domains", self.domains, domains)
+        if self.domains != [d for d in domains if d in self.domains]:
+            raise ValueError(f"domains: write them in the paper's order, {', '.join(d for d in domains if d in self.domains)}")
+        entries = catalogue.benchmarks()
+        for key, role in (("in_domain", "in_domain"), ("forgetting", "forgetting"), ("surrogates", "surrogate")):
+            check_names(f"evaluation.{key}", getattr(self.evaluation, key), {n: e for n, e in entries.items() if e["role"] in (role, "extra")})
+        check_names("evaluation.benchmarks", list(self.evaluation.benchmarks), entries)
+        check_names("data.sources", list(self.data.sources), catalogue.datasets())
+        check_names("data.limits", list(self.data.limits), entries)
+        for kind, names in (("in-domain benchmark", self.evaluation.in_domain), ("surrogate", self.evaluation.surrogates)):
+            covered = [entries[name]["domain"] for name in names]
+            lacking = [d for d in self.domains if d not in covered]
+            if lacking:
+                raise ValueError(f"evaluation: domain {lacking[0]} has no {kind}; add one, or take the domain out of `domains`")
+        if self.training.grpo:
+            check_names("training.grpo.bases", self.training.grpo.bases, {b: {} for b in self.bases})
+            if "math" not in self.domains:
+                raise ValueError("training.grpo: needs the domain math")
+        for base in self.bases:
+            size = catalogue.bases()[base]["size"]
+            if size not in self.training.supervised:
+                raise ValueError(f"training.supervised: has no settings for size {size!r}, which base {base} needs")
+            if self.data.source != "tiny" and self.data.root is None and "local" in (self.data.source, *self.data.sources.values()):
+                raise ValueError("data.root: is null, but source local needs the folder with the datasets' files")
+        self._methods()
+        return self
+
+    def _methods(self) -> None:
+        known = declared()
+        check_names("merging.methods", list(self.merging.methods), known)
+        for name, method in self.merging.methods.items():
+            parameters = known[name].grid_parameters
+            check_names(f"merging.methods.{name}.grid", list(method.grid), parameters)
+            check_names(f"merging.methods.{name}.parameters", list(method.parameters), dict.fromkeys(known[name].parameters))
+            for parameter, values in method.grid.items():
+                low, high = parameters[parameter]
+                for value in values:
+                    if not low <= value <= high:
+                        raise ValueError(f"merging.methods.{name}.grid.{parameter}: {value:g} is outside [{low:g}, {high:g}]")
+                if len(set(values)) != len(values) or not values:
+                    raise ValueError(f"merging.methods.{name}.grid.{parameter}: {values} is empty or names a value twice")
+
+
+class Configuration(Section):
+    """``config.yaml``: named presets and the one that is run."""
+
+    preset: str = "paper"
+    results: str = Field("results", description="folder of all outputs; each preset has its own below it")
+    presets: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")], Preset]
+
+    @model_validator(mode="after")
+    def _preset(self) -> "Configuration":
+        check_names("preset", [self.preset], {p: {} for p in self.presets})
+        return self
+
+    @property
+    def selected(self) -> Preset:
+        """The preset that is run."""
+        return self.presets[self.preset]
+
+
+def check_names(where: str, names: list[str], known: typing.Mapping[str, Any]) -> None:
+    """Refuse unknown and repeated names; the error names the nearest valid one."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{where}: {name!r} is not known; {nearest(name, list(known))}")
+    if len(set(names)) != len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise ValueError(f"{where}: {twice!r} is named twice")
+
+
+def parse(raw: dict[str, Any]) -> Configuration:
+    """Validate a configuration as read from YAML; `MergebenchError` names key, value, and what is allowed."""
+    try:
+        return Configuration.model_validate(_numbers(raw))
+    except ValidationError as error:
+        raise MergebenchError(explain(error)) from None
+
+
+def load(path: Path, **overrides: Any) -> Configuration:
+    """Read and validate a configuration file; keyword arguments replace top-level keys."""
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MergebenchError(f"{path} does not exist; run this in the folder that has config.yaml.") from None
+    except yaml.YAMLError as error:
+        raise MergebenchError(f"{path} is not valid YAML: {error}".replace("\n", " ")) from None
+    return parse({**raw, **overrides})
+
+
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 reads ``1e-5`` as text; turn such text into the number that its writer meant."""
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    if isinstance(value, str) and "e" in value.lower() and value[:1].isdigit():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def explain(error: ValidationError) -> str:
+    """The first problem of a validation as one sentence."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "the configuration"
+    found = json.dumps(problem["input"], default=str)
+    found = found if len(found) <= 80 else f"{found[:77]}..."
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        return f"config: {where} is not a key; {nearest(str(problem['loc'][-1]), _keys(problem['loc'][:-1]))}."
+    if kind == "missing":
+        return f"config: {where} is missing; add it."
+    if kind == "value_error":
+        prefix = f"{where}." if problem["loc"] else ""
+        return f"config: {prefix}{problem['ctx']['error']}."
+    if kind == "literal_error":
+        valid = [part.strip().strip("'") for part in problem["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return f"config: {where} is {found}; {nearest(str(problem['input']), valid)}."
+    return f"config: {where} is {found}; {problem['msg'][0].lower()}{problem['msg'][1:]}."
+
+
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the section at `location` may have."""
+    kind: Any = Configuration
+    for part in location:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(part)].annotation
+        elif typing.get_origin(kind) is dict:
+            kind = typing.get_args(kind)[1]
+        options = [a for a in typing.get_args(kind) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if typing.get_origin(kind) is not dict and options:
+            kind = options[0]
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema (2020-12) of ``config.yaml``, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Configuration.model_json_schema()}

@@ -1,0 +1,58 @@
+"""How records become rows: one function per published layout, the same for every source.
+
+A converter takes the records of a dataset's parts and a seed (used only where something is drawn) and returns rows
+in the dataset's schema (`mergebench.data.schema`).
+"""
+
+from collections.abc import Callable
+
+from mergebench.data.convert import coding, instruction, knowledge, mathematics, multilingual, safety
+from mergebench.data.records import Parts, Row
+
+Converter = Callable[[Parts, int], list[Row]]
+
+# The layout of the files on the hub and, where the authors' own files are laid out differently, theirs.
+HUB: dict[str, Converter] = {
+    "ifeval": instruction.ifeval,
+    "ifeval_like": instruction.ifeval,
+    "gsm8k": mathematics.gsm8k,
+    "math": mathematics.math,
+    "m_mmlu": multilingual.m_mmlu,
+    "m_arc": multilingual.m_arc,
+    "m_hellaswag": multilingual.m_hellaswag,
+    "pud_prose": multilingual.prose_continuations,
+    "humanevalplus": coding.humanevalplus,
+    "mbppplus": coding.mbppplus,
+    "wildguardtest": safety.wildguardtest,
+    "harmbench": safety.harmbench,
+    "do_anything_now": safety.do_anything_now,
+    "xstest": safety.xstest,
+    "wildjailbreak": safety.wildjailbreak,
+    "mmlu": knowledge.mmlu,
+    "mmlu_stem": knowledge.mmlu_stem,
+    "triviaqa": knowledge.triviaqa,
+    "squadv2": knowledge.squad_table,
+    "coqa": knowledge.coqa,
+    "pubmedqa": knowledge.pubmedqa,
+    "wmt14": knowledge.wmt14_table,
+    "conala": coding.conala,
+    "lambada": knowledge.lambada,
+    "train_instruction": instruction.tulu_personas,
+    "train_math": mathematics.dart_math,
+    "train_math_grpo": mathematics.numina_tir,
+    "train_multilingual": multilingual.aya,
+    "train_coding": coding.magicoder,
+    "train_safety": safety.safety_mixture,
+}
+LOCAL: dict[str, Converter] = {
+    **HUB,
+    "mmlu": knowledge.mmlu_tables,
+    "triviaqa": knowledge.triviaqa_subsample,
+    "squadv2": knowledge.squad_articles,
+    "wmt14": knowledge.wmt14_segments,
+    "train_instruction": instruction.open_instructions,
+    "train_math": mathematics.gsm8k_supervised,
+    "train_math_grpo": mathematics.gsm8k_reinforcement,
+    "train_multilingual": multilingual.translations,
+    "train_coding": coding.code_alpaca,
+}

@@ -1,0 +1,1 @@
+"""Evaluation: lm-eval tasks on local rows, language-model backends, scorers and score records."""

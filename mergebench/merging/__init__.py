@@ -1,0 +1,1 @@
+"""Merging: methods that turn task vectors into directions, and the engine that runs them over checkpoints."""

@@ -1,0 +1,1 @@
+"""One file per merging method; the registry finds them by being here."""

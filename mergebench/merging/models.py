@@ -1,0 +1,100 @@
+"""The inputs of a merge: a base, its specialists, and what was measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from mergebench.checkpoints.audit import Finding, Vocabulary, require_mergeable
+from mergebench.checkpoints.reader import Checkpoint
+from mergebench.errors import MergebenchError
+from mergebench.merging.statistics.store import Statistics
+from mergebench.vectors.spectrum import Spectrum, Threshold
+from mergebench.vectors.vector import stream
+
+
+@dataclass
+class Models:
+    """A base and its specialists, audited.
+
+    Attributes:
+        base: The base.
+        specialists: Domain -> specialist, sorted by domain.
+        spectra: Domain -> spectrum of the task vector; one that is absent is measured when a method asks for it.
+        statistics: (kind, domain) -> statistics of the specialist.
+        findings: What the audit noted, by domain.
+    """
+
+    base: Checkpoint
+    specialists: dict[str, Checkpoint]
+    spectra: dict[str, Spectrum] = field(default_factory=dict)
+    statistics: dict[tuple[str, str], Statistics] = field(default_factory=dict)
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
+
+    @classmethod
+    def open(
+        cls,
+        base: Path,
+        specialists: Mapping[str, Path],
+        *,
+        spectra: Mapping[str, Path] | None = None,
+        statistics: Iterable[Path] = (),
+        vocabulary: Vocabulary = "refuse",
+    ) -> Self:
+        """Open and audit the inputs of a merge; headers only are read.
+
+        Args:
+            base: The base's folder.
+            specialists: Domain -> folder, in any order.
+            spectra: Domain -> `spectrum.npz`.
+            statistics: `statistics.safetensors` files; each says itself which domain and kind it is of.
+            vocabulary: What to do with embedding rows that the base lacks, see `checkpoints.audit`.
+
+        Raises:
+            MergebenchError: There is no specialist, a file is broken, or the models do not belong together.
+        """
+        if not specialists:
+            raise MergebenchError("A merge needs at least one specialist; none was given.")
+        origin = Checkpoint(base)
+        opened = {domain: Checkpoint(specialists[domain]) for domain in sorted(specialists)}
+        named = {f"specialist_{domain}": model for domain, model in opened.items()}
+        findings = require_mergeable(origin, named, vocabulary=vocabulary)
+        stores = [Statistics(path) for path in statistics]
+        return cls(
+            base=origin,
+            specialists=opened,
+            spectra={domain: Spectrum.load(path) for domain, path in (spectra or {}).items()},
+            statistics={(store.facts["kind"], store.facts["domain"]): store for store in stores},
+            findings=dict(zip(opened, findings.values(), strict=True)),
+        )
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains, sorted."""
+        return tuple(self.specialists)
+
+    def require(self, kinds: Iterable[str]) -> None:
+        """Check that each specialist has these statistics.
+
+        Raises:
+            MergebenchError: One is absent.
+        """
+        for kind in kinds:
+            for domain in self.domains:
+                if (kind, domain) not in self.statistics:
+                    raise MergebenchError(f"The {kind} statistic of {domain} was not given; measure it and pass it on.")
+
+    def statistic(self, kind: str, domain: str, name: str) -> Any:
+        """A statistic of one parameter; None where it was not measured."""
+        store = self.statistics.get((kind, domain))
+        return store.get(name) if store else None
+
+    def threshold(self, domain: str, density: float, ties: Any, names: Iterable[str]) -> Threshold:
+        """The global magnitude threshold of one task vector over the tensors `names`."""
+        chosen = list(names)
+        walk = stream(self.base, self.specialists[domain], chosen)
+        if domain not in self.spectra:
+            self.spectra[domain] = Spectrum.measure(walk, densities=(density,))
+        return self.spectra[domain].threshold(density, ties, names=chosen, stream=walk)

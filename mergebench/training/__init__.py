@@ -1,0 +1,1 @@
+"""Supervised fine-tuning, GRPO and the multitask baseline."""

@@ -1,0 +1,143 @@
+"""Interrupted training: save on a signal, leave with a code that means "again", resume from the last good state.
+
+Checkpoints live in the job's state directory, outside the declared outputs. A checkpoint counts only once
+`COMPLETE` is in it: that file is written last and lists every other file with its size, so a half-written or
+truncated checkpoint is never resumed.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import TrainerCallback
+
+from mergebench.artifacts import write_json
+
+AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the same command will finish the work
+COMPLETE = "complete.json"
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Preempted(SystemExit):
+    """Training stopped at a signal after saving its state; the process ends with exit code 75."""
+
+    def __init__(self) -> None:
+        super().__init__(AGAIN)
+
+
+class Preemption(TrainerCallback):
+    """Saves a checkpoint and stops when any process has had SIGTERM or SIGUSR1, and saves every `seconds`.
+
+    All processes agree at the end of each step, so that they save at the same one. `key` identifies the run
+    (a digest of what decides its result): a checkpoint of another run in the same directory is not resumed.
+    """
+
+    def __init__(self, directory: Path, key: str, seconds: float) -> None:
+        self.directory, self.key, self.seconds = directory, key, seconds
+        self.signalled = False
+        self._last_save = time.monotonic()
+        self._process = os.getpid()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle the signals inside the block; the handlers found are put back after it."""
+        previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if os.getpid() == self._process:  # forked data workers inherit the handler
+            self.signalled = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        stop = _any_process(self.signalled)
+        due = _any_process(time.monotonic() - self._last_save > self.seconds)
+        if state.global_step < state.max_steps and (stop or due):
+            control.should_save = True
+            control.should_training_stop = stop
+            self._last_save = time.monotonic()
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if dist.is_initialized():
+            dist.barrier()
+        if state.is_world_process_zero:
+            mark_complete(self.directory / f"checkpoint-{state.global_step}", self.key)
+
+
+def _any_process(flag: bool) -> bool:
+    if not dist.is_initialized():
+        return flag
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    shared = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return bool(shared.item())
+
+
+def mark_complete(checkpoint: Path, key: str) -> None:
+    """Declare a checkpoint complete, and remove the older ones."""
+    files = {p.relative_to(checkpoint).as_posix(): p.stat().st_size for p in checkpoint.rglob("*") if p.is_file()}
+    files.pop(COMPLETE, None)
+    write_json(checkpoint / COMPLETE, {"key": key, "files": files})
+    for other in checkpoint.parent.glob("checkpoint-*"):
+        if _step(other) < _step(checkpoint):
+            shutil.rmtree(other)
+
+
+def newest_checkpoint(directory: Path, key: str) -> Path | None:
+    """The complete checkpoint of the run `key` with the most steps, or None."""
+    good = [path for path in directory.glob("checkpoint-*") if _is_good(path, key)]
+    return max(good, key=_step, default=None)
+
+
+def _is_good(checkpoint: Path, key: str) -> bool:
+    try:
+        marker = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+        return marker["key"] == key and all((checkpoint / name).stat().st_size == size for name, size in marker["files"].items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def run_trainer(trainer: Any, preemption: Preemption, report: Callable[[Path], None]) -> None:
+    """Train from the newest complete checkpoint, if any, to the end, or raise `Preempted` at a signal."""
+    checkpoint = newest_checkpoint(preemption.directory, preemption.key)
+    if checkpoint is not None:
+        report(checkpoint)
+    with preemption.listening(), deterministic_on_cpu():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise Preempted
+
+
+@contextlib.contextmanager
+def deterministic_on_cpu() -> Iterator[None]:
+    """Ask torch for deterministic algorithms while training on the CPU; on a GPU they cost too much.
+
+    Filling fresh memory, which torch does by default in this mode, is switched off: it guards against reads of
+    uninitialised memory, not against nondeterminism, and doubles the time of a small step.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    filling = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(before or not torch.cuda.is_available())
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        memory.fill_uninitialized_memory = filling

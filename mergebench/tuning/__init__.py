@@ -1,0 +1,1 @@
+"""Search a method's grid on the surrogates, writing each candidate's weights into one live model."""

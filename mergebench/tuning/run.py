@@ -1,0 +1,156 @@
+"""The `tune` stage: score every candidate of a method's grid on the surrogates and keep the best.
+
+The surrogates are the only data that this stage can read. A candidate's objective is the mean over the domains of
+its surrogate score divided by the score of that domain's specialist, as the paper normalises benchmarks (section
+4.1). Of candidates with equal objectives the first in the order of the grid wins, which is the smallest scale.
+"""
+
+import json
+import time
+from typing import Any
+
+import yaml
+
+from mergebench.artifacts import Job, read_json
+from mergebench.errors import MergebenchError
+from mergebench.evaluation.harness import Suite
+from mergebench.evaluation.language_models import load
+from mergebench.evaluation.settings import BenchmarkSetting
+from mergebench.merging.candidates import Candidate, by_direction, candidates, choose
+from mergebench.merging.engine import directions
+from mergebench.merging.models import Models
+from mergebench.merging.run import open_models
+from mergebench.tuning.live import LiveWeights
+from mergebench.tuning.log import SearchLog
+
+LOWEST_REFERENCE = 0.01
+"""A surrogate on which its own specialist scores less is not divided by that score; its plain value counts."""
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Search the grid; write `search` (Parquet) and `best` (YAML).
+
+    Spec: base, method, domains, grid, parameters, scope, seed, surrogates (domain -> names), evaluation (backend,
+    dtype, settings of the surrogates). Inputs: those of a merge; data (manifests of the surrogates' rows); references
+    (score records of the specialists on the surrogates). A killed search continues from its log in `job.state`.
+
+    Returns:
+        The number of candidates and the chosen parameters.
+
+    Raises:
+        MergebenchError: a reference is missing, or an input of the merge is wrong.
+    """
+    import torch
+
+    torch.set_num_threads(job.threads)
+    search = _Search(job)
+    search.first_stage()
+    best, objective, count = search.second_stage()
+    search.log.write(job.staging("search"))
+    chosen = {"parameters": best.recipe, "objective": round(objective, 6), "candidates": count}
+    job.staging("best").write_text(yaml.safe_dump(chosen, sort_keys=True), encoding="utf-8")
+    return chosen
+
+
+class _Search:
+    """One method's search in one process with one loaded model."""
+
+    def __init__(self, job: Job) -> None:
+        spec = job.spec
+        self.job, self.log = job, SearchLog(job.state / "search.jsonl")
+        self.domain_of = {s: domain for domain, names in spec["surrogates"].items() for s in names}
+        self.references = _references(job, self.domain_of)
+        self.candidates = candidates(spec["method"], spec["grid"], spec["domains"], spec["parameters"])
+        with job.timing("load"):
+            self.models: Models = open_models(job)
+            evaluation = spec["evaluation"]
+            self.lm = load(evaluation["backend"], job.path("base"), dtype=evaluation["dtype"], seed=spec["seed"])
+            self.live = LiveWeights(self.lm.model, self.models.base)
+        self.suites: dict[tuple[str, ...], Suite] = {}
+
+    def first_stage(self) -> None:
+        """Score the parameters that are tuned for one domain at a time, and settle them for the second stage."""
+        first = [(number, c) for number, c in enumerate(self.candidates) if c.stage == "domain"]
+        scored = [(candidate, self._objective(rows)) for candidate, rows in self._score(first)]
+        self.chosen = choose(scored)
+
+    def second_stage(self) -> tuple[Candidate, float, int]:
+        """Score the grid; the best candidate, its objective, and the number of candidates in both stages."""
+        second = [(number, c.given(self.chosen)) for number, c in enumerate(self.candidates) if c.stage == "grid"]
+        scored = [(candidate, self._objective(rows)) for candidate, rows in self._score(second)]
+        best, objective = max(scored, key=lambda pair: pair[1])  # max keeps the first of equals
+        return best, objective, len(self.candidates)
+
+    def _score(self, numbered: list[tuple[int, Candidate]]) -> list[tuple[Candidate, list[dict[str, Any]]]]:
+        """Rows of every candidate, each direction computed once for all of its scales."""
+        numbers = {id(candidate): number for number, candidate in numbered}
+        for parameters, members in by_direction(candidate for _, candidate in numbered):
+            missing = [c for c in members if not self.log.of(numbers[id(c)])]
+            if not missing:
+                continue
+            with self.job.timing("algorithm"):
+                spec = self.job.spec
+                direction = list(directions(self.models, spec["method"], parameters, scope=spec["scope"], seed=spec["seed"]))
+            for candidate in missing:
+                with self.job.timing("algorithm"):
+                    self.live.install(direction, candidate.scale)
+                with self.job.timing("validation"):
+                    self.log.add(self._rows(numbers[id(candidate)], candidate))
+                scored = len({row["candidate"] for row in self.log.rows})
+                self.job.progress(scored, len(self.candidates), "candidates")
+        return [(candidate, self.log.of(number)) for number, candidate in numbered]
+
+    def _rows(self, number: int, candidate: Candidate) -> list[dict[str, Any]]:
+        names = tuple(s for s, domain in self.domain_of.items() if domain in candidate.domains)
+        started = time.monotonic()
+        records = self._suite(names).evaluate(self.lm)
+        seconds = (time.monotonic() - started) / len(names)
+        rows = []
+        for name in names:
+            summary, reference = records[name].summary, self.references[name]
+            rows.append(
+                {
+                    "candidate": number,
+                    "stage": candidate.stage,
+                    "parameters": json.dumps(candidate.recipe, sort_keys=True),
+                    "surrogate": name,
+                    "domain": self.domain_of[name],
+                    "value": summary["value"],
+                    "n": summary["n"],
+                    "reference": reference,
+                    "normalised": summary["value"] / reference if reference >= LOWEST_REFERENCE else summary["value"],
+                    "seconds": round(seconds, 3),
+                }
+            )
+        return rows
+
+    def _suite(self, names: tuple[str, ...]) -> Suite:
+        """The surrogates as tasks, built once and used for every candidate."""
+        if names not in self.suites:
+            settings = self.job.spec["evaluation"]["benchmarks"]
+            rows = {manifest.parent.name: manifest.with_name("rows.jsonl") for manifest in self.job.paths("data")}
+            self.suites[names] = Suite([BenchmarkSetting.parse(s, settings[s]) for s in names], rows)
+        return self.suites[names]
+
+    def _objective(self, rows: list[dict[str, Any]]) -> float:
+        """Mean over domains of the mean over the domain's surrogates."""
+        by_domain: dict[str, list[float]] = {}
+        for row in rows:
+            by_domain.setdefault(row["domain"], []).append(row["normalised"])
+        return sum(sum(values) / len(values) for values in by_domain.values()) / len(by_domain)
+
+
+def _references(job: Job, domain_of: dict[str, str]) -> dict[str, float]:
+    """The score of each surrogate's specialist, by surrogate."""
+    found = {}
+    for path in job.paths("references"):
+        record = read_json(path)
+        name = record["benchmark"]
+        if name in domain_of and record["model"] == f"specialist_{domain_of[name]}":
+            found[name] = float(record["value"])
+    missing = [name for name in domain_of if name not in found]
+    if missing:
+        raise MergebenchError(
+            f"no score of specialist_{domain_of[missing[0]]} on {missing[0]} was given; evaluate the specialist on its surrogate first."
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Task vectors: a specialist minus its base, their magnitude spectra and exact quantiles."""

@@ -1,0 +1,417 @@
+"""The campaign as plain Python: which models, scores and tables exist, and the spec of every job.
+
+No Snakemake and no torch here: every job parses the Snakefile and with it this module. The rules turn it into jobs.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mergebench import catalogue
+from mergebench.analysis.outputs import FIGURES, TABLES
+from mergebench.artifacts import sha256_json
+from mergebench.config import Configuration
+from mergebench.errors import MergebenchError
+from mergebench.fingerprint import ROOT, fingerprint
+from mergebench.merging.declarations import declared
+
+# The module whose `run` executes a stage; its import closure is the code that makes the stage's outputs stale.
+MODULES = {
+    "fetch_base": "mergebench.checkpoints.fetch",
+    "prepare": "mergebench.data.prepare",
+    "train": "mergebench.training.run",
+    "vectors": "mergebench.vectors.run",
+    "statistics": "mergebench.merging.statistics.run",
+    "tune": "mergebench.tuning.run",
+    "merge": "mergebench.merging.run",
+    "evaluate": "mergebench.evaluation.run",
+    "analyse": "mergebench.analysis.run",
+}
+GRPO_DATA = "train_math_grpo"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Benchmarks that one evaluation process scores, for the models named."""
+
+    name: str
+    benchmarks: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A table or figure: path, caption file, and its place in the report."""
+
+    path: str
+    caption: str
+    category: str
+    labels: dict[str, str]
+
+
+def alternatives(names: Iterable[str]) -> str:
+    """A regular expression that matches exactly these names (nothing, if there are none)."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+class Plan:
+    """Names, paths and specs of everything that the selected preset makes."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.name = configuration.preset
+        self.preset = configuration.selected
+        self.results = f"{configuration.results}/{self.name}"
+        self.bases = list(self.preset.bases)
+        self.domains = list(self.preset.domains)
+        self.methods = list(self.preset.merging.methods)
+
+    # -- names ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tuned(self) -> list[str]:
+        """Methods whose grid is searched on the surrogates."""
+        return [m for m in self.methods if self.preset.merging.methods[m].grid]
+
+    @cached_property
+    def statistics_kinds(self) -> list[str]:
+        """Kinds of calibration statistics that the methods need."""
+        return sorted({kind for m in self.methods for kind in declared()[m].statistics})
+
+    @cached_property
+    def grpo_bases(self) -> list[str]:
+        """Bases whose mathematics specialist is trained further with GRPO."""
+        return list(self.preset.training.grpo.bases) if self.preset.training.grpo else []
+
+    @cached_property
+    def specialists(self) -> list[str]:
+        """The specialists of one base, in domain order."""
+        return [f"specialist_{d}" for d in self.domains]
+
+    @cached_property
+    def general_models(self) -> list[str]:
+        """Models of one base that are scored on everything: base, multitask model and merged models."""
+        multitask = ["multitask"] if self.preset.training.multitask else []
+        return ["base", *multitask, *(f"merged_{m}" for m in self.methods)]
+
+    @cached_property
+    def in_domain(self) -> list[str]:
+        """Benchmarks of the domains that take part."""
+        entries = catalogue.benchmarks()
+        return [b for b in self.preset.evaluation.in_domain if entries[b]["domain"] in self.domains]
+
+    @cached_property
+    def surrogates(self) -> dict[str, list[str]]:
+        """Surrogate tasks by domain."""
+        entries = catalogue.benchmarks()
+        return {d: [s for s in self.preset.evaluation.surrogates if entries[s]["domain"] == d] for d in self.domains}
+
+    @cached_property
+    def benchmark_datasets(self) -> list[str]:
+        """Datasets that hold the rows of benchmarks and surrogates."""
+        return [*self.in_domain, *self.preset.evaluation.forgetting, *(s for names in self.surrogates.values() for s in names)]
+
+    @cached_property
+    def training_sets(self) -> list[str]:
+        """Datasets to train on, one per domain, and one for GRPO where it is used."""
+        return [f"train_{d}" for d in self.domains] + ([GRPO_DATA] if self.grpo_bases else [])
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """How benchmarks share processes (`evaluation.jobs`)."""
+        general, specialists = tuple(self.general_models), tuple(self.specialists)
+        every = general + specialists
+        forgetting = tuple(self.preset.evaluation.forgetting)
+        surrogates = tuple(s for names in self.surrogates.values() for s in names)
+        entries = catalogue.benchmarks()
+        jobs = self.preset.evaluation.jobs
+        if jobs == "model":
+            return [
+                Group("general", (*self.in_domain, *forgetting), general),
+                Group("specialist", (*self.in_domain, *surrogates), specialists),
+            ]
+        if jobs == "domain":
+            in_domain = [Group(d, tuple(b for b in self.in_domain if entries[b]["domain"] == d), every) for d in self.domains]
+            return [*in_domain, Group("forgetting", forgetting, general), Group("surrogates", surrogates, specialists)]
+        return (
+            [Group(b, (b,), every) for b in self.in_domain]
+            + [Group(b, (b,), general) for b in forgetting]
+            + [Group(b, (b,), specialists) for b in surrogates]
+        )
+
+    # -- paths ---------------------------------------------------------------------------------------------
+
+    def model(self, base: str, model: str) -> str:
+        """Folder of a model."""
+        return f"{self.results}/models/{base}/{model}"
+
+    def initial(self, base: str, model: str) -> str:
+        """The model from which the training of `model` starts."""
+        return "sft_math" if model == "specialist_math" and base in self.grpo_bases else "base"
+
+    def data(self, dataset: str) -> str:
+        """Manifest of a dataset."""
+        return f"{self.results}/data/{dataset}/manifest.json"
+
+    def training_data(self, model: str) -> list[str]:
+        """Manifests of the training sets of a supervised model."""
+        return [self.data(f"train_{d}") for d in self.training_domains(model)]
+
+    def training_domains(self, model: str) -> list[str]:
+        """Domains that a model is trained on."""
+        return self.domains if model == "multitask" else [model.partition("_")[2]]
+
+    def score(self, base: str, model: str, benchmark: str) -> str:
+        """Score record of a model on a benchmark."""
+        return f"{self.results}/scores/{base}/{model}/{benchmark}.json"
+
+    @cached_property
+    def scores(self) -> list[str]:
+        """Every score record that the tables read."""
+        everything = [*self.in_domain, *self.preset.evaluation.forgetting]
+        return [self.score(b, m, k) for b in self.bases for m in self.general_models for k in everything] + [
+            self.score(b, m, k) for b in self.bases for m in self.specialists for k in self.in_domain
+        ]
+
+    @cached_property
+    def searches(self) -> list[str]:
+        """Every search log."""
+        return [f"{self.results}/tuning/{b}/{m}/search.parquet" for b in self.bases for m in self.tuned]
+
+    @cached_property
+    def costs(self) -> list[str]:
+        """The cost records that the run-time table reads: statistics, tuning and merging."""
+        statistics = [
+            f"{self.results}/costs/statistics/{b}/{d}/{k}.json" for b in self.bases for d in self.domains for k in self.statistics_kinds
+        ]
+        tuning = [f"{self.results}/costs/tune/{b}/{m}.json" for b in self.bases for m in self.tuned]
+        return statistics + tuning + [f"{self.results}/costs/merge/{b}/{m}.json" for b in self.bases for m in self.methods]
+
+    def surrogate_references(self, base: str) -> list[str]:
+        """Scores of each specialist on its own surrogates, by which candidates are normalised."""
+        return [self.score(base, f"specialist_{d}", s) for d, names in self.surrogates.items() for s in names]
+
+    def statistics(self, base: str, method: str) -> list[str]:
+        """Manifests of the statistics that a method needs, by domain and kind."""
+        kinds = declared()[method].statistics
+        return [f"{self.results}/statistics/{base}/{d}/{k}/manifest.json" for d in self.domains for k in kinds]
+
+    def spectra(self, base: str, method: str) -> list[str]:
+        """Manifests of the task vectors' spectra, for a method that needs them."""
+        wanted = declared()[method].spectra
+        return [f"{self.results}/vectors/{base}/{d}/manifest.json" for d in self.domains] if wanted else []
+
+    def best(self, base: str, method: str) -> list[str]:
+        """The tuned parameters of a method that has a grid."""
+        return [f"{self.results}/tuning/{base}/{method}/best.yaml"] if method in self.tuned else []
+
+    # -- tables and figures --------------------------------------------------------------------------------
+
+    @cached_property
+    def reported(self) -> list[Reported]:
+        """Every file that the analysis writes, with where it stands in Snakemake's report."""
+        tables = [
+            Reported(f"{self.results}/tables/{name}", table.stem, "Tables", {"table": table.title, "format": name.rpartition(".")[2]})
+            for table in TABLES
+            for name in table.filenames()
+        ]
+        figures = [
+            Reported(f"{self.results}/figures/{name}", figure.stem, "Figures", {"figure": figure.title, "format": name.rpartition(".")[2]})
+            for figure in FIGURES
+            for name in figure.filenames()
+        ]
+        return tables + figures
+
+    @property
+    def tables(self) -> list[str]:
+        """The final targets: all tables and figures."""
+        return [r.path for r in self.reported]
+
+    # -- specs ---------------------------------------------------------------------------------------------
+
+    def spec(self, stage: str, **wildcards: str) -> dict[str, Any]:
+        """All that decides the result of one job, the code included, and nothing that does not."""
+        details: dict[str, Any] = getattr(self, f"_spec_{stage}")(**wildcards)
+        return {"stage": stage, "code": self._code(stage, **wildcards), "seed": self.preset.seed, **details}
+
+    def _code(self, stage: str, *, method: str | None = None, **_: str) -> str:
+        modules = [MODULES[stage]]
+        if method is not None:
+            modules.append(f"mergebench.merging.methods.{method}")
+        return fingerprint(*modules)
+
+    def _spec_fetch_base(self, base: str) -> dict[str, Any]:
+        entry = catalogue.bases()[base]
+        keys = ("hub", "revision", "path")
+        source = "tiny" if entry.get("tiny") else "local" if entry.get("path") else "hub"
+        return {"base": base, "source": source, **{k: entry[k] for k in keys if k in entry}}
+
+    def _spec_prepare(self, dataset: str = "", training_set: str = "") -> dict[str, Any]:
+        data = self.preset.data
+        dataset = dataset or training_set
+        source = data.sources.get(dataset, data.source)
+        spec: dict[str, Any] = {"dataset": dataset, "source": source, "entry": catalogue.datasets()[dataset]}
+        if source == "local":
+            spec["root"] = self._root()
+        if dataset.startswith("train_"):
+            return {**spec, "rows": data.rows, "calibration_rows": data.calibration_rows}
+        return {**spec, "limit": data.limits.get(dataset, data.limit)}
+
+    def _root(self) -> str:
+        root = os.path.expandvars(self.preset.data.root or "")
+        if root.startswith("$"):
+            raise MergebenchError(f"config: data.root is {root}, but that variable is not set; export it with the folder of the data files.")
+        return root
+
+    def _spec_train(self, base: str, model: str) -> dict[str, Any]:
+        training = self.preset.training
+        size = catalogue.bases()[base]["size"]
+        common = {"base": base, "model": model, "domains": self.training_domains(model)}
+        if model == "specialist_math" and base in self.grpo_bases:
+            assert training.grpo is not None
+            return {**common, "algorithm": "grpo", "grpo": training.grpo.settings.model_dump(mode="json")}
+        settings = training.supervised[size].model_dump(mode="json")
+        if model == "multitask":
+            assert training.multitask is not None
+            settings["mixture"] = training.multitask.mixture
+            if size in training.multitask.steps:
+                settings |= {"steps": training.multitask.steps[size]}
+        return {**common, "algorithm": "sft", "settings": settings}
+
+    def _spec_vectors(self, base: str, domain: str) -> dict[str, Any]:
+        return {"base": base, "domain": domain}
+
+    def _spec_statistics(self, base: str, domain: str, kind: str) -> dict[str, Any]:
+        size = catalogue.bases()[base]["size"]
+        supervised = self.preset.training.supervised[size]
+        settings = getattr(self.preset.statistics, kind).model_dump(mode="json")
+        return {
+            "base": base,
+            "domain": domain,
+            "kinds": [kind],
+            "settings": {kind: settings},
+            "calibration": {"rows": self.preset.data.calibration_rows, "max_length": supervised.max_length},
+            "template": supervised.template,
+        }
+
+    def _spec_merge(self, base: str, method: str) -> dict[str, Any]:
+        chosen = self.preset.merging.methods[method]
+        return {
+            "base": base,
+            "model": f"merged_{method}",
+            "method": method,
+            "domains": self.domains,
+            "parameters": chosen.parameters,
+            "scope": self.preset.merging.scope,
+        }
+
+    def _spec_tune(self, base: str, method: str) -> dict[str, Any]:
+        return {
+            **self._spec_merge(base, method),
+            "grid": self.preset.merging.methods[method].grid,
+            "surrogates": self.surrogates,
+            "evaluation": self._evaluation([s for names in self.surrogates.values() for s in names]),
+        }
+
+    def _spec_evaluate(self, base: str, model: str, group: str) -> dict[str, Any]:
+        benchmarks = next(g for g in self.groups if g.name == group).benchmarks
+        return {"base": base, "model": model, **self._evaluation(list(benchmarks))}
+
+    def _evaluation(self, benchmarks: list[str]) -> dict[str, Any]:
+        evaluation = self.preset.evaluation
+        shared = (f"evaluation/tasks/{p.name}" for p in sorted((ROOT / "evaluation/tasks").glob("_*.yaml")))
+        tasks = (*(f"evaluation/tasks/{b}.yaml" for b in benchmarks), *shared)
+        entries = catalogue.benchmarks()
+        return {
+            "backend": evaluation.backend,
+            "dtype": evaluation.dtype,
+            "tasks": fingerprint(files=tasks),
+            "catalogue": sha256_json({b: entries[b] for b in benchmarks})[:16],
+            "benchmarks": {b: self._setting(b) for b in benchmarks},
+        }
+
+    def _setting(self, benchmark: str) -> dict[str, Any]:
+        """Settings of one benchmark: those of the preset, and its own where it has any."""
+        evaluation = self.preset.evaluation
+        own = evaluation.benchmarks.get(benchmark)
+        return {
+            "formulation": evaluation.formulation,
+            "apply_chat_template": evaluation.apply_chat_template,
+            "shots": evaluation.shots,
+            "max_tokens": evaluation.max_tokens,
+            "judge": evaluation.judge,
+            "allow_weak_sandbox": evaluation.allow_weak_sandbox,
+            **(own.model_dump(exclude_none=True) if own else {}),
+        }
+
+    def _spec_analyse(self) -> dict[str, Any]:
+        entries = catalogue.benchmarks()
+        shown = [*self.in_domain, *self.preset.evaluation.forgetting]
+        return {
+            "bases": self.bases,
+            "methods": self.methods,
+            "tuned": self.tuned,
+            "multitask": self.preset.training.multitask is not None,
+            "domains": self.domains,
+            "statistics": {m: list(declared()[m].statistics) for m in self.methods},
+            "benchmarks": {b: {"domain": entries[b]["domain"], "role": self._role(b), "title": entries[b]["title"]} for b in shown},
+        }
+
+    def _role(self, benchmark: str) -> str:
+        return "in_domain" if benchmark in self.in_domain else "forgetting"
+
+    # -- counts --------------------------------------------------------------------------------------------
+
+    def job_counts(self) -> dict[str, int]:
+        """Jobs per rule when nothing has been made yet, in the order of the data's way."""
+        bases, domains = len(self.bases), len(self.domains)
+        grpo = len(self.grpo_bases)
+        counts = {
+            "fetch_base": bases,
+            "fetch_data": len(self.benchmark_datasets),
+            "fetch_training_data": len(self.training_sets),
+            "train_specialist": bases * domains,
+            "train_grpo": grpo,
+            "train_multitask": bases * (self.preset.training.multitask is not None),
+            "vectors": bases * domains * any(declared()[m].spectra for m in self.methods),
+            "statistics": bases * domains * len(self.statistics_kinds),
+            "tune": bases * len(self.tuned),
+            "merge": bases * len(self.methods),
+            **{f"evaluate_{g.name}": bases * len(g.models) for g in self.groups if g.benchmarks},
+            "analyse": 1,
+            "all": 1,
+        }
+        return {rule: count for rule, count in counts.items() if count}
+
+    # -- resources -----------------------------------------------------------------------------------------
+
+    def resource(self, stage: str, what: str, *, base: str | None, attempt: int) -> int:
+        """GPUs, threads, memory (MB) or run time (minutes) of a job, by size class; the last two grow with the attempt."""
+        size = catalogue.bases()[base]["size"] if base else "tiny"
+        value = RESOURCES[size].get(stage, CPU_JOB)[what]
+        return value * attempt if what in ("mem_mb", "runtime") else value
+
+
+CPU_JOB = {"gpu": 0, "mem_mb": 8_000, "runtime": 60, "threads": 1}
+RESOURCES: dict[str, dict[str, dict[str, int]]] = {
+    "tiny": {},
+    "small": {
+        "train": {"gpu": 8, "mem_mb": 256_000, "runtime": 24 * 60, "threads": 32},
+        "statistics": {"gpu": 1, "mem_mb": 128_000, "runtime": 4 * 60, "threads": 8},
+        "tune": {"gpu": 1, "mem_mb": 128_000, "runtime": 12 * 60, "threads": 8},
+        "evaluate": {"gpu": 1, "mem_mb": 64_000, "runtime": 8 * 60, "threads": 8},
+        "merge": {"gpu": 0, "mem_mb": 64_000, "runtime": 2 * 60, "threads": 8},
+        "vectors": {"gpu": 0, "mem_mb": 32_000, "runtime": 60, "threads": 8},
+    },
+    "large": {
+        "train": {"gpu": 8, "mem_mb": 512_000, "runtime": 48 * 60, "threads": 32},
+        "statistics": {"gpu": 1, "mem_mb": 256_000, "runtime": 8 * 60, "threads": 8},
+        "tune": {"gpu": 1, "mem_mb": 256_000, "runtime": 24 * 60, "threads": 8},
+        "evaluate": {"gpu": 1, "mem_mb": 96_000, "runtime": 12 * 60, "threads": 8},
+        "merge": {"gpu": 0, "mem_mb": 128_000, "runtime": 4 * 60, "threads": 8},
+        "vectors": {"gpu": 0, "mem_mb": 64_000, "runtime": 2 * 60, "threads": 8},
+    },
+}

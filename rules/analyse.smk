@@ -1,0 +1,22 @@
+"""Tables and figures, from score records, cost records and search logs only."""
+
+
+rule analyse:
+    input:
+        scores=PLAN.scores,
+        costs=PLAN.costs,
+        searches=PLAN.searches,
+    output:
+        [report(r.path, caption=f"captions/{r.caption}.rst", category=r.category, labels=r.labels) for r in PLAN.reported],
+    log:
+        f"{RESULTS}/logs/analyse.log",
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        spec=spec("analyse"),
+        state=STATE,
+    shell:
+        "mergebench run analyse --state {params.state} --spec {params.spec:q}"
+        " --glob scores='{RESULTS}/scores/*/*/*.json' costs='{RESULTS}/costs/**/*.json' searches='{RESULTS}/tuning/*/*/search.parquet'"
+        " --output-files {output} 2> {log}"

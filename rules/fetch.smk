@@ -1,0 +1,53 @@
+"""Base models and data: the only jobs that may use the network, so they run where the workflow runs."""
+
+
+rule fetch_base:
+    output:
+        manifest=f"{RESULTS}/models/{{base}}/base/manifest.json",
+        weights=directory(f"{RESULTS}/models/{{base}}/base/weights"),
+    log:
+        f"{RESULTS}/logs/fetch_base/{{base}}.log",
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        spec=spec("fetch_base"),
+        state=STATE,
+    shell:
+        "mergebench run fetch_base --online --state {params.state} --spec {params.spec:q}"
+        " --output manifest={output.manifest} weights={output.weights} 2> {log}"
+
+
+rule fetch_data:
+    output:
+        manifest=f"{RESULTS}/data/{{dataset}}/manifest.json",
+        rows=f"{RESULTS}/data/{{dataset}}/rows.jsonl",
+    log:
+        f"{RESULTS}/logs/fetch_data/{{dataset}}.log",
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        spec=spec("prepare"),
+        state=STATE,
+    shell:
+        "mergebench run prepare --online --state {params.state} --spec {params.spec:q}"
+        " --output manifest={output.manifest} rows={output.rows} 2> {log}"
+
+
+rule fetch_training_data:
+    output:
+        manifest=f"{RESULTS}/data/{{training_set}}/manifest.json",
+        train=f"{RESULTS}/data/{{training_set}}/train.jsonl",
+        calibration=f"{RESULTS}/data/{{training_set}}/calibration.jsonl",
+    log:
+        f"{RESULTS}/logs/fetch_training_data/{{training_set}}.log",
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        spec=spec("prepare"),
+        state=STATE,
+    shell:
+        "mergebench run prepare --online --state {params.state} --spec {params.spec:q}"
+        " --output manifest={output.manifest} train={output.train} calibration={output.calibration} 2> {log}"

@@ -1,0 +1,30 @@
+"""Merged models: the winning candidate of a method, written as a checkpoint."""
+
+
+rule merge:
+    input:
+        unpack(merge_inputs),
+        best=lambda wildcards: PLAN.best(wildcards.base, wildcards.method),
+    output:
+        manifest=f"{RESULTS}/models/{{base}}/merged_{{method}}/manifest.json",
+        weights=directory(f"{RESULTS}/models/{{base}}/merged_{{method}}/weights"),
+        cost=f"{RESULTS}/costs/merge/{{base}}/{{method}}.json",
+    log:
+        f"{RESULTS}/logs/merge/{{base}}/{{method}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/merge/{{base}}/{{method}}.jsonl"
+    conda:
+        "../envs/cpu.yaml"
+    threads: need("merge", "threads")
+    resources:
+        nodes=1,
+        mem_mb=need("merge", "mem_mb"),
+        runtime=need("merge", "runtime"),
+    params:
+        spec=spec("merge"),
+        state=STATE,
+    shell:
+        "mergebench run merge --threads {threads} --state {params.state} --spec {params.spec:q}"
+        " --input base={input.base} specialists={input.specialists} spectra={input.spectra} statistics={input.statistics}"
+        " best={input.best}"
+        " --output manifest={output.manifest} weights={output.weights} cost={output.cost} 2> {log}"

@@ -1,0 +1,79 @@
+"""Specialists and the multitask model by supervised fine-tuning, and GRPO on top for some mathematics specialists."""
+
+
+rule train_specialist:
+    input:
+        unpack(model("base")),
+        data=lambda wildcards: PLAN.training_data(wildcards.model),
+    output:
+        manifest=f"{RESULTS}/models/{{base}}/{{model}}/manifest.json",
+        weights=directory(f"{RESULTS}/models/{{base}}/{{model}}/weights"),
+        losses=f"{RESULTS}/models/{{base}}/{{model}}/losses.jsonl",
+        cost=f"{RESULTS}/costs/train/{{base}}/{{model}}.json",
+    log:
+        f"{RESULTS}/logs/train/{{base}}/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train/{{base}}/{{model}}.jsonl"
+    wildcard_constraints:
+        model=plan.alternatives([*PLAN.specialists, "sft_math"]),
+    conda:
+        "../envs/cpu.yaml"
+    threads: need("train", "threads")
+    resources:
+        nodes=1,
+        gpu=need("train", "gpu"),
+        mem_mb=need("train", "mem_mb"),
+        runtime=need("train", "runtime"),
+    priority: 10
+    params:
+        spec=spec("train"),
+        state=STATE,
+    shell:
+        "mergebench run train --threads {threads} --state {params.state} --spec {params.spec:q}"
+        " --input base={input.weights} data={input.data}"
+        " --output manifest={output.manifest} weights={output.weights} log={output.losses} cost={output.cost} 2> {log}"
+
+
+use rule train_specialist as train_multitask with:
+    priority: 20
+    wildcard_constraints:
+        model="multitask",
+
+
+ruleorder: train_grpo > train_specialist
+
+
+rule train_grpo:
+    input:
+        unpack(model("base")),
+        initial_manifest=f"{RESULTS}/models/{{base}}/sft_math/manifest.json",
+        initial=ancient(f"{RESULTS}/models/{{base}}/sft_math/weights"),
+        data=PLAN.data(plan.GRPO_DATA),
+    output:
+        manifest=f"{RESULTS}/models/{{base}}/{{model}}/manifest.json",
+        weights=directory(f"{RESULTS}/models/{{base}}/{{model}}/weights"),
+        losses=f"{RESULTS}/models/{{base}}/{{model}}/losses.jsonl",
+        cost=f"{RESULTS}/costs/train/{{base}}/{{model}}.json",
+    log:
+        f"{RESULTS}/logs/train_grpo/{{base}}/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_grpo/{{base}}/{{model}}.jsonl"
+    wildcard_constraints:
+        base=plan.alternatives(PLAN.grpo_bases),
+        model="specialist_math",
+    conda:
+        "../envs/cpu.yaml"
+    threads: need("train", "threads")
+    resources:
+        nodes=1,
+        gpu=need("train", "gpu"),
+        mem_mb=need("train", "mem_mb"),
+        runtime=need("train", "runtime"),
+    priority: 20
+    params:
+        spec=spec("train"),
+        state=STATE,
+    shell:
+        "mergebench run train --threads {threads} --state {params.state} --spec {params.spec:q}"
+        " --input base={input.weights} init={input.initial} grpo_data={input.data}"
+        " --output manifest={output.manifest} weights={output.weights} log={output.losses} cost={output.cost} 2> {log}"

@@ -1,0 +1,19 @@
+"""Fixtures of the analysis tests."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.analysis.synthetic import Campaign
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Campaign:
+    """An empty campaign of two bases and three methods; call `write()` to fill it."""
+    return Campaign(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+    """A filled campaign that tests only read."""
+    return Campaign(tmp_path_factory.mktemp("complete")).write()

@@ -1,0 +1,166 @@
+"""A synthetic campaign on disk: score, cost and search records with known values."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mergebench.analysis.costs import method_costs, read_costs, read_searches
+from mergebench.analysis.scope import Scope
+from mergebench.analysis.scores import read_scores, select
+from mergebench.analysis.tables import Evidence
+from mergebench.artifacts import Job
+
+DOMAINS = ["instruction", "math", "multilingual", "coding", "safety"]
+IN_DOMAIN = {
+    "ifeval": "instruction",
+    "gsm8k": "math",
+    "math": "math",
+    "m_mmlu": "multilingual",
+    "m_arc": "multilingual",
+    "m_hellaswag": "multilingual",
+    "humanevalplus": "coding",
+    "mbppplus": "coding",
+    "wildguardtest": "safety",
+    "harmbench": "safety",
+    "do_anything_now": "safety",
+    "xstest": "safety",
+}
+FORGETTING = ["mmlu", "triviaqa", "squadv2", "coqa", "pubmedqa", "wmt14"]
+METHODS = [
+    "model_soup",
+    "task_arithmetic",
+    "fisher",
+    "regmean",
+    "ties",
+    "dare",
+    "consensus_ta",
+    "dataless_localize_and_stitch",
+    "localize_and_stitch",
+]
+STATISTICS = {"fisher": ["fisher"], "regmean": ["gram"], "localize_and_stitch": ["mask"]}
+
+ValueOf = Callable[[str, str, str], float]
+"""(base, model, benchmark) -> score in [0, 1]"""
+
+
+def plain_value(base: str, model: str, benchmark: str) -> float:
+    """Base 0.2 and own specialist 0.8 on every in-domain benchmark, everything else between; nothing forgotten."""
+    if benchmark in FORGETTING:
+        return 0.5
+    if model == f"specialist_{IN_DOMAIN[benchmark]}":
+        return 0.8
+    return 0.2 if model == "base" or model.startswith("specialist") else 0.6
+
+
+@dataclass
+class Campaign:
+    """Builds and reads the records of a campaign below `root`; tests alter it before reading."""
+
+    root: Path
+    bases: list[str] = field(default_factory=lambda: ["tiny-llama-strong", "tiny-gemma-2-strong"])
+    methods: list[str] = field(default_factory=lambda: ["model_soup", "ties", "fisher"])
+    standard_error: float | None = 0.02
+    multitask: bool = True
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        benchmarks = {name: {"domain": domain, "role": "in_domain", "title": name.upper()} for name, domain in IN_DOMAIN.items()}
+        benchmarks |= {name: {"domain": "forgetting", "role": "forgetting", "title": name.upper()} for name in FORGETTING}
+        return {
+            "bases": self.bases,
+            "methods": self.methods,
+            "domains": DOMAINS,
+            "benchmarks": benchmarks,
+            "tuned": [method for method in self.methods if method != "model_soup"],
+            "multitask": self.multitask,
+            "statistics": {method: STATISTICS[method] for method in self.methods if method in STATISTICS},
+        }
+
+    @property
+    def scope(self) -> Scope:
+        return Scope.from_spec(self.spec)
+
+    def write(self, value_of: ValueOf = plain_value) -> "Campaign":
+        for base in self.bases:
+            for model in self.scope.models:
+                for benchmark in IN_DOMAIN if model.startswith("specialist") else (*IN_DOMAIN, *FORGETTING):
+                    self.write_score(base, model, benchmark, value_of(base, model, benchmark))
+            for position, method in enumerate(self.methods):
+                self.write_method_costs(base, method, position)
+        return self
+
+    def write_score(self, base: str, model: str, benchmark: str, value: float, **changes: Any) -> Path:
+        record = {
+            "base": base,
+            "model": model,
+            "benchmark": benchmark,
+            "domain": IN_DOMAIN.get(benchmark, "forgetting"),
+            "role": "in_domain" if benchmark in IN_DOMAIN else "forgetting",
+            "metric": "acc",
+            "value": value,
+            "standard_error": self.standard_error,
+            "n": 50,
+            "higher_is_better": True,
+        }
+        return _write(self.score_path(base, model, benchmark), record | changes)
+
+    def write_method_costs(self, base: str, method: str, position: int) -> None:
+        for kind in STATISTICS.get(method, []):
+            for domain in DOMAINS:
+                self.write_cost(f"statistics/{base}/{domain}/{kind}", {"algorithm": 1.0, "load": 9.0}, domain=domain)
+        self.write_cost(f"merge/{base}/{method}", {"algorithm": 0.5}, method=method, peak=300 + position)
+        if method == "model_soup":
+            return
+        self.write_cost(f"tune/{base}/{method}", {"algorithm": 2.0, "validation": 7.0 * position}, method=method)
+        search = self.root / "tuning" / base / method / "search.parquet"
+        search.parent.mkdir(parents=True)
+        rows = [(candidate, "grid", s) for candidate in range(position) for s in ("ifeval_like", "mmlu_stem")]
+        pd.DataFrame(rows, columns=["candidate", "stage", "surrogate"]).to_parquet(search)
+
+    def write_cost(self, name: str, timing: dict[str, float], peak: int = 200, **identity: Any) -> Path:
+        stage, base = name.split("/")[:2]
+        record = {
+            "stage": stage,
+            "base": base,
+            "wall_seconds": 20.0,
+            "cpu_seconds": 20.0,
+            "peak_rss_bytes": peak * 2**20,
+            "gpu_seconds": 0.0,
+            "timing": timing,
+        }
+        return _write(self.root / "costs" / f"{name}.json", record | identity)
+
+    def score_path(self, base: str, model: str, benchmark: str) -> Path:
+        return self.root / "scores" / base / model / f"{benchmark}.json"
+
+    @property
+    def inputs(self) -> dict[str, list[Path]]:
+        return {
+            "scores": sorted(self.root.glob("scores/**/*.json")),
+            "costs": sorted(self.root.glob("costs/**/*.json")),
+            "searches": sorted(self.root.glob("tuning/**/search.parquet")),
+        }
+
+    def job(self, outputs: list[str], folder: str = "tables") -> Job:
+        return Job(
+            stage="analyse",
+            spec=self.spec,
+            inputs=self.inputs,
+            outputs={name: self.root / folder / name for name in outputs},
+            state=self.root / "state",
+        )
+
+    def evidence(self) -> Evidence:
+        inputs = self.inputs
+        costs = method_costs(read_costs(inputs["costs"]), read_searches(inputs["searches"]), self.scope)
+        return Evidence(self.scope, select(read_scores(inputs["scores"]), self.scope), costs)
+
+
+def _write(path: Path, record: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record), encoding="utf-8")
+    return path

@@ -1,0 +1,125 @@
+"""The prepare stage: outputs and manifest of every kind of dataset from every source."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mergebench import catalogue
+from mergebench.artifacts import Job, execute, read_json, sha256_file
+from mergebench.data import prepare
+from mergebench.data.records import Row, same_text
+from mergebench.data.schema import check_rows
+from mergebench.data.sources import hub
+from mergebench.data.sources.loaded import Loaded
+from mergebench.errors import MergebenchError
+
+Make = Callable[..., Job]
+ROWS = {"manifest": "manifest.json", "rows": "rows.jsonl"}
+TRAINING = {"manifest": "manifest.json", "train": "train.jsonl", "calibration": "calibration.jsonl"}
+
+
+def lines(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_benchmarks_rows_and_manifest(job: Make, folder: Path) -> None:
+    made = job(ROWS, dataset="m_arc", source="local", root=str(folder), limit=4)
+    execute(prepare, made)
+    rows, manifest = lines(made.outputs["rows"]), read_json(made.outputs["manifest"])
+    check_rows("m_arc", rows)
+    assert manifest["rows"] == {"rows": 4}
+    assert manifest["source_rows"] == 10
+    assert manifest["languages"] == {"es": 2, "fr": 2}
+    assert manifest["sha256"] == {"rows": sha256_file(made.outputs["rows"])} == {"rows": manifest["files"]["rows.jsonl"]["sha256"]}
+    assert manifest["source_files"] == {f"m_arc/{x}_test.json": sha256_file(folder / f"m_arc/{x}_test.json") for x in ("fr", "es")}
+    assert manifest["notes"] == ["absent: m_arc/de_test.json", "absent: m_arc/ru_test.json", "10 of 4677 rows"]
+
+
+def test_the_same_spec_gives_the_same_bytes(job: Make, folder: Path) -> None:
+    digests = set()
+    for _ in range(2):
+        made = job(ROWS, dataset="pud_prose", source="local", root=str(folder), limit=7)
+        execute(prepare, made)
+        digests.add((sha256_file(made.outputs["rows"]), sha256_file(made.outputs["manifest"])))
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("dataset", sorted(name for name in catalogue.datasets() if name.startswith("train_")))
+@pytest.mark.parametrize("source", ["local", "tiny"])
+def test_training_and_calibration_rows_are_disjoint_and_in_the_schema(dataset: str, source: str, job: Make, folder: Path) -> None:
+    made = job(TRAINING, dataset=dataset, source=source, root=str(folder), rows=30, calibration_rows=2)
+    execute(prepare, made)
+    train, calibration = lines(made.outputs["train"]), lines(made.outputs["calibration"])
+    check_rows(dataset, train)
+    check_rows(dataset, calibration)
+    assert len(calibration) == 2
+    assert not {same_text(r["prompt"]) for r in train} & {same_text(r["prompt"]) for r in calibration}
+    assert read_json(made.outputs["manifest"])["rows"] == {"train": len(train), "calibration": 2}
+
+
+def test_repeated_training_rows_are_left_out(job: Make, folder: Path) -> None:
+    made = job(TRAINING, dataset="train_instruction", source="local", root=str(folder), calibration_rows=1)
+    payload = prepare.run(made)
+    assert payload["source_rows"] == 7
+    assert sum(payload["rows"].values()) == 6
+    assert "1 repeated rows left out" in payload["notes"]
+
+
+def test_too_few_rows_for_calibration_are_an_error(job: Make, folder: Path) -> None:
+    made = job(TRAINING, dataset="train_coding", source="local", root=str(folder), calibration_rows=5)
+    with pytest.raises(MergebenchError, match=r"train_coding has 5 rows, too few to set 5 aside .*; lower data\.calibration_rows"):
+        prepare.run(made)
+
+
+def test_prompts_of_the_test_set_leave_the_surrogate(job: Make, folder: Path) -> None:
+    made = job(ROWS, dataset="ifeval_like", source="local", root=str(folder), limit=None)
+    payload = prepare.run(made)
+    assert payload["rows"] == {"rows": 4}
+    assert payload["notes"] == ["1 rows left out whose prompt is in ifeval"]
+
+
+# Real prose is not part of the tiny world.
+@pytest.mark.parametrize("dataset", sorted({n for n in catalogue.datasets() if not n.startswith("train_")} - {"pud_prose"}))
+def test_the_tiny_source_makes_every_benchmark(dataset: str, job: Make) -> None:
+    made = job(ROWS, dataset=dataset, source="tiny", limit=5)
+    assert prepare.run(made)["rows"] == {"rows": 5}
+    check_rows(dataset, lines(made.staging("rows")))
+
+
+def test_the_tiny_source_needs_a_number(job: Make) -> None:
+    with pytest.raises(MergebenchError, match="gsm8k: the tiny source generates as many rows as asked for"):
+        prepare.run(job(ROWS, dataset="gsm8k", source="tiny", limit=None))
+
+
+def test_a_complete_download_must_have_the_expected_rows(job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": str(i), "question": "q", "answer": "#### 1"} for i in range(1318)]
+    monkeypatch.setattr(hub, "load", lambda *_: Loaded(rows, revisions={"openai/gsm8k": "c" * 40}))
+    with pytest.raises(MergebenchError, match="gsm8k has 1318 rows, but the catalogue expects 1319"):
+        prepare.run(job(ROWS, dataset="gsm8k", source="hub", limit=20))
+    rows.append({"id": "1318", "question": "q", "answer": "#### 1"})
+    payload = prepare.run(job(ROWS, dataset="gsm8k", source="hub", limit=20))
+    assert payload["revisions"] == {"openai/gsm8k": "c" * 40}
+    assert payload["rows"] == {"rows": 20}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"source": "local", "root": None}, r"gsm8k: source local needs data\.root"),
+        ({"source": "web"}, r"gsm8k: the source is 'web'; expected hub, local or tiny"),
+    ],
+)
+def test_a_spec_that_names_no_place_is_an_error(spec: dict[str, Any], message: str, job: Make) -> None:
+    with pytest.raises(MergebenchError, match=message):
+        prepare.run(job(ROWS, dataset="gsm8k", **spec))
+
+
+def test_a_failed_job_leaves_nothing_behind(job: Make, own_folder: Path) -> None:
+    (own_folder / "gsm8k/test.jsonl").write_bytes(b'{"question": "\xff"}\n')
+    made = job(ROWS, dataset="gsm8k", source="local", root=str(own_folder))
+    with pytest.raises(MergebenchError, match="line 1: a byte that is not UTF-8"):
+        execute(prepare, made)
+    assert not made.outputs["rows"].parent.exists() or not any(made.outputs["rows"].parent.iterdir())

@@ -1,0 +1,152 @@
+"""Outputs appear only when complete, manifests are deterministic, damage is noticed."""
+
+import json
+import subprocess
+import sys
+import textwrap
+import types
+from pathlib import Path
+
+import pytest
+
+from mergebench import artifacts
+from mergebench.artifacts import Job, damaged, execute, lease, set_damaged_aside
+from mergebench.errors import MergebenchError
+
+
+def stage(function):
+    return types.SimpleNamespace(run=function)
+
+
+def make_job(root: Path, **inputs) -> Job:
+    return Job(
+        stage="example",
+        spec={"base": "b", "value": 1},
+        inputs=inputs,
+        outputs={
+            "manifest": root / "out/manifest.json",
+            "weights": root / "out/weights",
+            "cost": root / "costs/example.json",
+        },
+        state=root / "state",
+    )
+
+
+def write_weights(job: Job) -> dict:
+    (job.staging("weights") / "model.bin").write_bytes(b"x" * 100)
+    with job.timing("algorithm"):
+        pass
+    return {"answer": 42}
+
+
+def test_publishes_outputs_manifest_and_cost(tmp_path):
+    execute(stage(write_weights), make_job(tmp_path))
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["files"]["weights/model.bin"]["bytes"] == 100
+    assert manifest["answer"] == 42
+    cost = json.loads((tmp_path / "costs/example.json").read_text())
+    assert cost["wall_seconds"] >= 0
+    assert cost["peak_rss_bytes"] > 1_000_000
+    assert set(cost["timing"]) == {"algorithm"}
+
+
+def test_manifest_of_a_rerun_is_byte_identical(tmp_path):
+    execute(stage(write_weights), make_job(tmp_path))
+    first = (tmp_path / "out/manifest.json").read_bytes()
+    execute(stage(write_weights), make_job(tmp_path))
+    assert (tmp_path / "out/manifest.json").read_bytes() == first
+
+
+def test_failure_leaves_nothing_under_final_or_temporary_names(tmp_path):
+    def fail(job):
+        write_weights(job)
+        raise MergebenchError("no")
+
+    with pytest.raises(MergebenchError):
+        execute(stage(fail), make_job(tmp_path))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_failure_keeps_the_previous_result(tmp_path):
+    execute(stage(write_weights), make_job(tmp_path))
+
+    def fail(job):
+        job.staging("weights")
+        raise MergebenchError("no")
+
+    with pytest.raises(MergebenchError):
+        execute(stage(fail), make_job(tmp_path))
+    assert damaged(tmp_path / "out/manifest.json", content=True) is None
+
+
+def test_a_stage_that_forgets_an_output_is_an_error(tmp_path):
+    with pytest.raises(MergebenchError, match="without writing weights"):
+        execute(stage(lambda job: {}), make_job(tmp_path))
+
+
+def test_killed_process_leaves_no_final_file_and_the_next_run_removes_its_leftovers(tmp_path):
+    program = textwrap.dedent(f"""
+        import os, signal, sys, types
+        sys.path.insert(0, {str(Path(artifacts.__file__).parents[1])!r})
+        from pathlib import Path
+        from mergebench.artifacts import Job, execute
+        root = Path({str(tmp_path)!r})
+        def run(job):
+            (job.staging("weights") / "model.bin").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        job = Job("example", {{}}, {{}}, {{"manifest": root / "out/manifest.json", "weights": root / "out/weights"}}, root / "state")
+        execute(types.SimpleNamespace(run=run), job)
+    """)
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    assert not (tmp_path / "out/weights").exists()
+    assert list((tmp_path / "out").glob(".weights.tmp-*"))
+    execute(stage(write_weights), make_job(tmp_path))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "weights"]
+
+
+@pytest.mark.parametrize("how", ["truncated", "removed"])
+def test_damage_is_named_and_set_aside(tmp_path, how):
+    execute(stage(write_weights), make_job(tmp_path))
+    file = tmp_path / "out/weights/model.bin"
+    file.unlink() if how == "removed" else file.write_bytes(b"x")
+    manifest = tmp_path / "out/manifest.json"
+    assert "model.bin" in damaged(manifest)
+    assert set_damaged_aside(tmp_path, dry_run=True)
+    assert manifest.exists(), "a dry run changes nothing"
+    assert set_damaged_aside(tmp_path)
+    assert not manifest.exists()
+
+
+def test_changed_content_of_equal_size_needs_the_content_check(tmp_path):
+    execute(stage(write_weights), make_job(tmp_path))
+    (tmp_path / "out/weights/model.bin").write_bytes(b"y" * 100)
+    assert damaged(tmp_path / "out/manifest.json") is None
+    assert "SHA-256" in damaged(tmp_path / "out/manifest.json", content=True)
+
+
+def test_a_damaged_input_is_refused(tmp_path):
+    execute(stage(write_weights), make_job(tmp_path))
+    (tmp_path / "out/weights/model.bin").write_bytes(b"x")
+    with pytest.raises(MergebenchError, match="truncated"):
+        execute(stage(write_weights), make_job(tmp_path / "second", base=tmp_path / "out/weights"))
+
+
+def test_a_missing_input_is_refused(tmp_path):
+    with pytest.raises(MergebenchError, match="does not exist"):
+        execute(stage(write_weights), make_job(tmp_path, base=tmp_path / "nowhere"))
+
+
+def test_the_lease_makes_a_second_process_wait(tmp_path):
+    program = textwrap.dedent(f"""
+        import sys; sys.path.insert(0, {str(Path(artifacts.__file__).parents[1])!r})
+        from pathlib import Path
+        from mergebench.artifacts import lease
+        with lease(Path({str(tmp_path)!r}) / "lease") as waited:
+            print(waited)
+    """)
+    with lease(tmp_path / "lease") as waited:
+        assert waited is False
+        other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert "waiting for process" in other.stderr.readline()
+        assert other.poll() is None
+    assert other.communicate(timeout=20)[0].strip() == "True"

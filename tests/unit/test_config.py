@@ -1,0 +1,104 @@
+"""Wrong configurations are refused in one sentence that says where, what, and what is allowed."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mergebench import config
+from mergebench.errors import MergebenchError
+
+ROOT = Path(__file__).parents[2]
+RAW = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def broken(change):
+    raw = copy.deepcopy({"preset": "tiny", "presets": {"tiny": RAW["presets"]["tiny"]}})
+    change(raw["presets"]["tiny"])
+    with pytest.raises(MergebenchError) as error:
+        config.parse(raw)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_shipped_file_is_valid():
+    assert config.load(ROOT / "config.yaml").preset == "paper"
+
+
+@pytest.mark.parametrize("preset", RAW["presets"])
+def test_every_preset_can_be_selected(preset):
+    assert config.parse({**copy.deepcopy(RAW), "preset": preset}).selected.bases
+
+
+def test_an_unknown_key_names_its_path_and_the_nearest_key():
+    message = broken(lambda p: p["evaluation"].update(max_token=3))
+    assert "presets.tiny.evaluation.max_token" in message
+    assert "did you mean 'max_tokens'?" in message
+
+
+def test_an_unknown_key_deep_inside():
+    message = broken(lambda p: p["training"]["supervised"]["tiny"].update(learningrate=1))
+    assert "presets.tiny.training.supervised.tiny.learningrate" in message
+    assert "'learning_rate'" in message
+
+
+def test_a_wrong_type_names_the_value_found():
+    message = broken(lambda p: p["data"].update(limit="many"))
+    assert "presets.tiny.data.limit" in message
+    assert '"many"' in message
+
+
+def test_an_unknown_choice_lists_what_is_allowed():
+    message = broken(lambda p: p["data"].update(source="tinny"))
+    assert "presets.tiny.data.source" in message
+    assert "did you mean 'tiny'?" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "nearest"),
+    [
+        (lambda p: p["bases"].append("tiny-lama-weak"), "bases", "tiny-llama-weak"),
+        (lambda p: p["evaluation"]["in_domain"].append("gsm8"), "evaluation.in_domain", "gsm8k"),
+        (lambda p: p["merging"]["methods"].update(tie={}), "merging.methods", "ties"),
+        (lambda p: p["merging"]["methods"]["ties"]["grid"].update(densty=[0.1]), "merging.methods.ties.grid", "density"),
+    ],
+)
+def test_an_unknown_name_suggests_the_nearest(change, key, nearest):
+    message = broken(change)
+    assert key in message
+    assert f"did you mean {nearest!r}?" in message
+
+
+def test_a_grid_value_out_of_range():
+    message = broken(lambda p: p["merging"]["methods"]["ties"]["grid"].update(density=[2.0]))
+    assert "merging.methods.ties.grid.density" in message
+    assert "outside [0, 1]" in message
+
+
+def test_a_domain_without_a_surrogate():
+    message = broken(lambda p: p["evaluation"]["surrogates"].remove("lambada"))
+    assert "multilingual" in message
+    assert "surrogate" in message
+
+
+def test_names_twice():
+    assert "named twice" in broken(lambda p: p["bases"].append(p["bases"][0]))
+
+
+def test_an_unknown_preset():
+    with pytest.raises(MergebenchError, match="did you mean 'tiny'"):
+        config.parse({**copy.deepcopy(RAW), "preset": "tini"})
+
+
+def test_yaml_that_does_not_parse(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: [1")
+    with pytest.raises(MergebenchError, match=r"config\.yaml is not valid YAML"):
+        config.load(tmp_path / "config.yaml")
+
+
+def test_the_schema_describes_every_top_level_key():
+    schema = config.schema()
+    assert set(schema["properties"]) == {"preset", "presets", "results"}
+    assert schema["$schema"].endswith("2020-12/schema")

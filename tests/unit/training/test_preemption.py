@@ -1,0 +1,72 @@
+"""Which checkpoint is resumed, and that signals are handled only while training."""
+
+import os
+import signal
+
+import pytest
+
+from mergebench.training.preemption import AGAIN, COMPLETE, Preempted, Preemption, mark_complete, newest_checkpoint
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    def make(step, complete=True):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"x" * 100)
+        if complete:
+            mark_complete(folder, "run")
+        return folder
+
+    return make
+
+
+def test_without_checkpoints_training_starts_afresh(tmp_path):
+    assert newest_checkpoint(tmp_path / "absent", "run") is None
+
+
+def test_the_newest_complete_checkpoint_is_resumed(checkpoints, tmp_path):
+    good = checkpoints(90)
+    checkpoints(100, complete=False)
+    assert newest_checkpoint(tmp_path, "run") == good
+
+
+def test_steps_are_compared_as_numbers(checkpoints, tmp_path):
+    checkpoints(9)
+    good = checkpoints(10)
+    assert newest_checkpoint(tmp_path, "run") == good
+
+
+def test_a_truncated_file_disqualifies_a_checkpoint(checkpoints, tmp_path):
+    (checkpoints(5) / "model.safetensors").write_bytes(b"x")
+    assert newest_checkpoint(tmp_path, "run") is None
+
+
+def test_a_broken_marker_disqualifies_a_checkpoint(checkpoints, tmp_path):
+    (checkpoints(5) / COMPLETE).write_text("{")
+    assert newest_checkpoint(tmp_path, "run") is None
+
+
+def test_a_checkpoint_of_other_settings_is_not_resumed(checkpoints, tmp_path):
+    checkpoints(5)
+    assert newest_checkpoint(tmp_path, "another run") is None
+
+
+def test_only_the_newest_complete_checkpoint_is_kept(checkpoints, tmp_path):
+    checkpoints(5)
+    checkpoints(7, complete=False)
+    checkpoints(9)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-9"]
+
+
+def test_handlers_are_put_back_after_training(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    preemption = Preemption(tmp_path, "run", 1000)
+    with preemption.listening():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert preemption.signalled
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_exit_code_means_again():
+    assert Preempted().code == AGAIN == 75
