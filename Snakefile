@@ -26,4 +26,4 @@ rule all:
     default_target: True
     localrule: True
     input:
-        PLAN.tables,
+        PLAN.targets,

@@ -207,12 +207,13 @@ def execute(module: ModuleType, job: Job) -> None:
 
 
 def check_input(path: Path) -> None:
-    """Refuse an input that is absent, or a weights folder whose files differ from its manifest."""
+    """Refuse an input that is absent, or whose files differ from its manifest."""
     if not path.exists():
         raise MergebenchError(f"input {path} does not exist; make it first, for example with `snakemake -- {path}`.")
     manifest = path.parent / MANIFEST
-    if path.is_dir() and manifest.is_file() and (problem := damaged(manifest)):
-        raise MergebenchError(f"{problem} Run snakemake again: it makes the folder anew.")
+    described = path.is_dir() or path.name == MANIFEST
+    if described and manifest.is_file() and (problem := damaged(manifest)):
+        raise MergebenchError(f"{problem} Run snakemake again: it is then made anew.")
 
 
 def describe(job: Job, payload: dict[str, Any]) -> dict[str, Any]:

@@ -19,9 +19,12 @@ STATE = f"{RESULTS}/.state"
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 if workflow.is_main_process:
-    lock.check_results(RESULTS, dry_run=workflow.dryrun)
-    if not workflow.dryrun:
-        progress.attach(logger)
+    lock.take_folder(PLAN.name, sys.argv[1:])
+    lock.check_results(RESULTS, sys.argv[1:])
+
+
+onstart:
+    progress.attach(logger)
 
 
 wildcard_constraints:

@@ -88,7 +88,7 @@ def method_costs(costs: pd.DataFrame, searches: pd.DataFrame, scope: Scope) -> p
         merge = mine[(mine["stage"] == "merge") & (mine["method"] == method)]
         tune = mine[(mine["stage"] == "tune") & (mine["method"] == method)]
         kinds = scope.statistics.get(method, ())
-        statistics = mine[(mine["stage"] == "statistics") & mine["kind"].isin(kinds)]
+        statistics = mine[(mine["stage"] == "statistics") & mine["kind"].isin(kinds) & mine["domain"].isin(scope.domains)]
         jobs = pd.concat([merge, tune, statistics])
         tuned = method in scope.tuned
         searched = len(tune) > 0 or not tuned

@@ -24,7 +24,7 @@ def run(job: Job) -> dict[str, Any]:
     """Write the tables and figures whose file names the job's outputs have; any subset of `outputs.FILENAMES`.
 
     Inputs: `scores` and `costs` (JSON records), `searches` (parquet logs); each may be incomplete or absent, which shows as
-    missing cells. Spec: see `Scope.from_spec`.
+    missing cells, and may hold more than the campaign, which is left out. Spec: see `Scope.from_spec`.
 
     Returns:
         Number of score records used, and the names of what was written.

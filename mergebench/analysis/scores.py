@@ -10,7 +10,7 @@ import pandas as pd
 
 from mergebench.analysis.labels import BASE, MERGED_PREFIX, MULTITASK, SPECIALIST_PREFIX
 from mergebench.analysis.records import Record
-from mergebench.analysis.scope import ROLES, SURROGATE, Scope
+from mergebench.analysis.scope import ROLES, Scope
 from mergebench.errors import MergebenchError
 
 KEYS = ["base", "model", "benchmark"]
@@ -50,26 +50,25 @@ def read_scores(paths: Iterable[Path]) -> pd.DataFrame:
 
 
 def select(scores: pd.DataFrame, scope: Scope) -> pd.DataFrame:
-    """Keep the scores that belong to a campaign.
+    """Keep the scores that the tables of a campaign show.
 
-    Surrogate scores that the campaign does not list are left out silently: tuning uses them, tables do not.
+    A results folder may hold others: specialists' surrogate scores, which tuning uses, and those of methods, bases or benchmarks
+    that the configuration no longer has.
 
     Raises:
-        MergebenchError: a score's base, model or benchmark is not part of the campaign, or its role differs.
+        MergebenchError: a score's role or domain is not the one that the campaign gives its benchmark.
     """
     listed = {benchmark.name: benchmark for benchmark in scope.benchmarks}
-    kept = scores[scores["benchmark"].isin(list(listed)) | (scores["role"] != SURROGATE)]
-    for row in kept.itertuples():
-        where = f"scores/{row.base}/{row.model}/{row.benchmark}.json"
-        for name, value, allowed in (
-            ("base", row.base, scope.bases),
-            ("model", row.model, scope.models),
-            ("benchmark", row.benchmark, tuple(listed)),
-            ("role", row.role, (listed[row.benchmark].role,) if row.benchmark in listed else ROLES),
-        ):
-            if value not in allowed:
-                raise MergebenchError(f"{where} has {name} '{value}', which this campaign does not have; expected {', '.join(allowed)}.")
-    return kept.reset_index(drop=True)
+    ours = scores["base"].isin(scope.bases) & scores["model"].isin(scope.models) & scores["benchmark"].isin(list(listed))
+    kept = scores[ours].reset_index(drop=True)
+    for key in ("role", "domain"):
+        expected = kept["benchmark"].map({name: getattr(benchmark, key) for name, benchmark in listed.items()})
+        for row in kept[kept[key] != expected].itertuples():
+            raise MergebenchError(
+                f"scores/{row.base}/{row.model}/{row.benchmark}.json has {key} '{getattr(row, key)}', but the campaign's "
+                f"'{row.benchmark}' has '{expected[row.Index]}'; delete the record so that it is made again."
+            )
+    return kept
 
 
 def _row(path: Path) -> dict[str, object]:

@@ -10,6 +10,7 @@ from typing import Any
 from mergebench.artifacts import Job
 from mergebench.checkpoints.digest import weights_digest
 from mergebench.checkpoints.reader import Checkpoint
+from mergebench.data.sources.refusals import explained
 from mergebench.errors import MergebenchError
 
 # Weights, configuration and tokenizer, and nothing else: many hubs also hold the same weights in other formats.
@@ -52,7 +53,7 @@ def run(job: Job) -> dict[str, Any]:
 def source_folder(spec: dict[str, Any]) -> Path:
     """The folder on this machine that holds the base."""
     if spec["source"] == "tiny":
-        from mergebench.tiny.pretrain import shipped
+        from mergebench.tiny.shipped import shipped
 
         return shipped(spec["base"])
     if spec["source"] != "local":
@@ -77,22 +78,9 @@ def link(folder: Path, weights: Path) -> None:
 
 def download(name: str, revision: str | None, weights: Path) -> str:
     """Fetch the model's files from the hub into `weights`; returns the commit."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
-
-    try:
+    with explained("model", name):
         commit = model_commit(name, revision)
         snapshot(name, commit, weights)
-    except GatedRepoError:
-        raise MergebenchError(
-            f"The model {name} is gated: accept its licence at https://huggingface.co/{name} and log in "
-            "(`hf auth login`, or HF_TOKEN) with an account that has access."
-        ) from None
-    except RepositoryNotFoundError:
-        raise MergebenchError(f"The hub has no model {name} that you may read; check its name, or log in if it is gated.") from None
-    except OfflineModeIsEnabled:
-        raise MergebenchError(f"The hub is switched off (HF_HUB_OFFLINE), so {name} cannot be fetched; unset it.") from None
-    except (HfHubHTTPError, OSError) as error:
-        raise MergebenchError(f"{name} could not be fetched from the hub ({type(error).__name__}: {error}); try again later.") from error
     # The downloader's bookkeeping is no part of the model.
     shutil.rmtree(weights / ".cache", ignore_errors=True)
     return commit

@@ -77,7 +77,10 @@ def _exclude(dataset: str, other: str, spec: dict[str, Any], loaded: Loaded) -> 
     """Take the prompts of another dataset out: tuning must not see a test set. The tiny world keeps them apart itself."""
     if spec["source"] == "tiny":
         return
-    known = {same_text(row["prompt"]) for row in load({**spec, "dataset": other}, catalogue.datasets()[other]).rows}
+    scored = load({**spec, "dataset": other}, catalogue.datasets()[other])
+    loaded.files |= scored.files
+    loaded.revisions |= scored.revisions
+    known = {same_text(row["prompt"]) for row in scored.rows}
     kept = [row for row in loaded.rows if same_text(row["prompt"]) not in known]
     if len(kept) < len(loaded.rows):
         loaded.notes.append(f"{len(loaded.rows) - len(kept)} rows left out whose prompt is in {other}")

@@ -88,14 +88,21 @@ def _json(path: Path) -> Iterator[Record]:
 def _table(path: Path, header: list[str] | None, delimiter: str) -> Iterator[Record]:
     # Prompts may exceed the default limit of 128 KiB per field.
     csv.field_size_limit(1 << 28)
-    lines = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter)
-    for values in lines:
+    lines = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, strict=True)
+    for values in _lines(path, lines):
         if header is None:
             header = values
         elif len(values) != len(header):
             raise MergebenchError(f"{path}, line {lines.line_num}: {len(values)} fields, expected {len(header)} ({', '.join(header)}).")
         else:
             yield Record(dict(zip(header, values, strict=True)), f"{path}, line {lines.line_num}")
+
+
+def _lines(path: Path, lines: Any) -> Iterator[list[str]]:
+    try:
+        yield from lines
+    except csv.Error as error:
+        raise MergebenchError(f"{path}, line {lines.line_num}: not valid CSV ({error}); {_BROKEN}.") from None
 
 
 def _headerless(path: Path, header: list[str]) -> Iterator[Record]:

@@ -7,6 +7,9 @@ from mergebench.errors import MergebenchError
 
 Row = dict[str, Any]
 
+# Columns that a message lists at most; a document may have thousands of keys.
+SHOWN = 12
+
 
 class Record(dict[str, Any]):
     """One record of a source file; reading a column that is not there names the file and the record."""
@@ -16,10 +19,18 @@ class Record(dict[str, Any]):
         self.where = where
 
     def __missing__(self, column: str) -> Any:
+        columns = [*map(repr, self)]
+        shown = ", ".join(columns[:SHOWN] + ["…"] * (len(columns) > SHOWN)) or "none"
         raise MergebenchError(
-            f"{self.where} has no column {column!r}; it has {', '.join(map(repr, self)) or 'none'}. "
-            "The file is not laid out as its authors publish it: get it again."
+            f"{self.where} has no column {column!r}; it has {shown}. The file is not laid out as its authors publish it: get it again."
         )
+
+    def text(self, column: str) -> str:
+        """A column that must be a text."""
+        value = self[column]
+        if not isinstance(value, str):
+            raise self.error(f"{column!r} is a {type(value).__name__}, expected a text")
+        return value
 
     def error(self, found: str) -> MergebenchError:
         """An error about this record; `found` says what was found and what was expected."""

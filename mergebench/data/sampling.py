@@ -3,9 +3,12 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from mergebench.data.records import Row, same_text
 from mergebench.errors import MergebenchError
+
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 # The field by which a limited sample is spread, for datasets that have several kinds of rows.
 STRATA = {
@@ -51,7 +54,7 @@ def sample(dataset: str, rows: Sequence[Row], size: int, seed: int) -> list[Row]
     return [rows[index] for index in sorted(ranked[name][turn] for turn, name in turns[:size])]
 
 
-def distinct(rows: Sequence[Row], key: Callable[[Row], str]) -> list[Row]:
+def distinct(rows: Sequence[AnyRow], key: Callable[[AnyRow], str]) -> list[AnyRow]:
     """The rows without those whose key an earlier row has."""
     seen: set[str] = set()
     kept = []

@@ -104,12 +104,12 @@ def last_word(doc: dict[str, Any], results: Sequence[tuple[float, bool]]) -> Sco
 
 def lambada_context(doc: dict[str, Any]) -> str:
     """The text without its last word."""
-    return doc["text"].strip().rpartition(" ")[0]
+    return doc["text"].rsplit(maxsplit=1)[0]
 
 
 def lambada_choices(doc: dict[str, Any]) -> list[str]:
     """The last word, as the only choice."""
-    return [doc["text"].strip().rpartition(" ")[2]]
+    return [doc["text"].rsplit(maxsplit=1)[1]]
 
 
 def coqa_prompt(doc: dict[str, Any]) -> str:

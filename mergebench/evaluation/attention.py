@@ -28,7 +28,7 @@ def for_model(config: Any, allowed: torch.Tensor, distance: torch.Tensor, dtype:
         distance: int, broadcastable to `allowed`: position of the query minus position of the key.
         dtype: floating dtype of the model.
     """
-    window = getattr(config, "sliding_window", None)
+    window = int(getattr(config, "sliding_window", None) or 0)
     types = set(getattr(config, "layer_types", None) or [])
     if "sliding_attention" in types:
         full = additive(allowed, dtype)
@@ -56,12 +56,11 @@ class GrowingLayer(CacheLayerMixin):
         self.values = value_states.new_empty(batch, heads, self.capacity, value_states.shape[-1])
         self.is_initialized = True
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         end = self.length + key_states.shape[2]
         self.keys[:, :, self.length : end] = key_states
         self.values[:, :, self.length : end] = value_states
@@ -70,7 +69,8 @@ class GrowingLayer(CacheLayerMixin):
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep the rows with these indices."""
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         self.keys, self.values = self.keys[rows], self.values[rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

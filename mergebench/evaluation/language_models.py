@@ -27,6 +27,8 @@ from mergebench.evaluation import attention
 DEFAULT_MAX_TOKENS = 256
 STOP_CHECK_EVERY = 4
 TOKEN_CACHE = 200_000
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
+LOGITS = 1 << 30
 
 Progress = Callable[[int, int, str], None]
 
@@ -53,37 +55,46 @@ class TransformersLanguageModel(TemplateLM):
     Args:
         model: the live module, on its device, in evaluation mode. Its weights may change between calls.
         tokenizer: its fast tokenizer, with the chat template where there is one.
-        batch_tokens: tokens (padding included) that one forward pass may hold.
+        batch_tokens: tokens (padding included) that one forward pass may hold; by default few on a CPU, whose cache they
+            should fit, and many on a GPU.
         seed: seed of the sampled generations; each depends on its prompt, its repeat and this number only.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, batch_tokens: int = 8192, seed: int = 0) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, batch_tokens: int | None = None, seed: int = 0) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
-        self.batch_tokens = batch_tokens
         self.seed = seed
         self.truncated: set[str] = set()
         self.unfinished: set[str] = set()
         self.progress: Progress | None = None
         self._device = next(model.parameters()).device
+        self.batch_tokens = batch_tokens or BATCH_TOKENS.get(self._device.type, BATCH_TOKENS["cpu"])
         self._encoded: dict[str, list[int]] = {}
         self._stops = _end_tokens(model, tokenizer)
 
     @classmethod
     def from_folder(
-        cls, weights: Path, *, dtype: str = "float32", device: str | None = None, batch_tokens: int = 8192, seed: int = 0
+        cls,
+        weights: Path,
+        *,
+        dtype: str = "float32",
+        device: str | None = None,
+        batch_tokens: int | None = None,
+        seed: int = 0,
     ) -> "TransformersLanguageModel":
         """Load a Hugging Face folder; `dtype` is float32 or bfloat16, `device` defaults to the GPU if there is one."""
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
         dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
         if dtype not in dtypes:
             raise MergebenchError(f"dtype is {dtype!r}; the transformers backend knows float32 and bfloat16.")
+        logging.disable_progress_bar()
         config = AutoConfig.from_pretrained(weights)
         # Fused attention leaves out Gemma-2's soft-capping.
         kernel = "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
-        model = AutoModelForCausalLM.from_pretrained(weights, config=config, dtype=dtypes[dtype], attn_implementation=kernel)
+        model: Any = AutoModelForCausalLM.from_pretrained(weights, config=config, dtype=dtypes[dtype], attn_implementation=kernel)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         return cls(model, AutoTokenizer.from_pretrained(weights), batch_tokens=batch_tokens, seed=seed)
 
@@ -141,6 +152,15 @@ class TransformersLanguageModel(TemplateLM):
                 self._encoded[text] = _one_bos(ids, bos)
         return [self._encoded[text] for text in texts]
 
+    # Batches.
+
+    def _tokens_fit(self, rows: int, first: int, second: int) -> bool:
+        return rows * (first + second) <= self.batch_tokens
+
+    def _branches_fit(self, rows: int, context: int, tail: int) -> bool:
+        """Besides the tokens, the logits of all branches must fit into memory: vocabularies are large."""
+        return self._tokens_fit(rows, context, tail) and rows * (tail + 1) * self.model.config.vocab_size <= LOGITS
+
     # Log-likelihoods.
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
@@ -173,7 +193,7 @@ class TransformersLanguageModel(TemplateLM):
         rows.sort(key=lambda row: (len(row[0]), sum(map(len, row[1]))))
         results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         done = 0
-        for batch in _batches(rows, lambda row: (len(row[0]), sum(len(c) - 1 for c in row[1])), self.batch_tokens):
+        for batch in _batches(rows, lambda row: (len(row[0]), sum(len(c) - 1 for c in row[1])), self._branches_fit):
             scores = self._score_branches([row[0] for row in batch], [row[1] for row in batch])
             for (_, _, indices), branch_scores in zip(batch, scores, strict=True):
                 for index, score in zip(indices, branch_scores, strict=True):
@@ -183,9 +203,7 @@ class TransformersLanguageModel(TemplateLM):
         return results
 
     @torch.inference_mode()
-    def _score_branches(
-        self, contexts: list[list[int]], branches: list[list[list[int]]]
-    ) -> list[list[tuple[float, bool]]]:
+    def _score_branches(self, contexts: list[list[int]], branches: list[list[list[int]]]) -> list[list[tuple[float, bool]]]:
         """One forward pass over left-padded contexts, each followed by its branches.
 
         The last token of a branch is never an input: nothing is predicted from it.
@@ -256,7 +274,7 @@ class TransformersLanguageModel(TemplateLM):
         rows.sort(key=lambda row: (len(row.prompt), row.limit))
         texts = [""] * len(rows)
         done = 0
-        for batch in _batches(rows, lambda row: (len(row.prompt), row.limit), self.batch_tokens):
+        for batch in _batches(rows, lambda row: (len(row.prompt), row.limit), self._tokens_fit):
             self._generate(batch)
             for row, text in zip(batch, self._decode(batch), strict=True):
                 texts[row.index] = _cut(text, row.until)
@@ -269,9 +287,7 @@ class TransformersLanguageModel(TemplateLM):
     def _rows(self, requests: list[Instance]) -> list[Generation]:
         occurrences: Counter[str] = Counter()
         rows = []
-        for index, (request, ids) in enumerate(
-            zip(requests, self.encode([request.args[0] for request in requests]), strict=True)
-        ):
+        for index, (request, ids) in enumerate(zip(requests, self.encode([request.args[0] for request in requests]), strict=True)):
             context, arguments = request.args
             limit = int(arguments.get("max_gen_toks", DEFAULT_MAX_TOKENS))
             until = arguments.get("until") or []
@@ -425,13 +441,13 @@ def _cut(text: str, until: Iterable[str]) -> str:
     return text
 
 
-def _batches(rows: list[Any], size: Callable[[Any], tuple[int, int]], budget: int) -> Iterable[list[Any]]:
-    """Split sorted rows so that rows x (longest first part + longest second part) stays within the budget."""
+def _batches(rows: list[Any], size: Callable[[Any], tuple[int, int]], fits: Callable[[int, int, int], bool]) -> Iterable[list[Any]]:
+    """Split sorted rows into batches of which `fits(rows, longest first part, longest second part)` holds."""
     batch: list[Any] = []
     first = second = 0
     for row in rows:
         a, b = size(row)
-        if batch and (len(batch) + 1) * (max(first, a) + max(second, b)) > budget:
+        if batch and not fits(len(batch) + 1, max(first, a), max(second, b)):
             yield batch
             batch, first, second = [], 0, 0
         batch.append(row)

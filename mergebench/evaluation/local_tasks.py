@@ -54,7 +54,7 @@ class LocalTask(ConfigurableTask):
     ) -> None:
         key = (apply_chat_template, tokenizer_name)
         if key == self._prompt_key:
-            for instance in self._instances or []:
+            for instance in self.instances:
                 instance.resps, instance.filtered_resps = [], {}
             return
         instances: list[Instance] = []

@@ -33,6 +33,7 @@ def boxed(text: str) -> str | None:
 
 def final_answer(text: str) -> tuple[str | None, str]:
     """The final answer and how it was found: boxed, sentence, formula or none."""
+    text = text.replace("$$", "$")
     if (inside := boxed(text)) is not None:
         return inside, "boxed"
     if sentences := ANSWER_IS.findall(text):

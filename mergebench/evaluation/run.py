@@ -36,7 +36,7 @@ def run(job: Job) -> dict[str, Any]:
     for setting in settings:
         if setting.benchmark not in rows:
             raise MergebenchError(f"benchmark {setting.benchmark} has no data among the inputs; add its manifest.json to `data`.")
-    engine = {key: job.spec[key] for key in ("dtype", "batch_tokens", "seed") if key in job.spec}
+    engine: dict[str, Any] = {key: job.spec[key] for key in ("dtype", "batch_tokens", "seed") if key in job.spec}
     backend = job.spec.get("backend", "transformers")
     kept = {s.benchmark: job.state / _key(s, digest, rows[s.benchmark], backend, engine) for s in settings}
     pending = [setting for setting in settings if not _complete(kept[setting.benchmark])]

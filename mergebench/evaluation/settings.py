@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mergebench import catalogue
-from mergebench.errors import nearest
-from mergebench.errors import MergebenchError
+from mergebench.errors import MergebenchError, nearest
 
 TASKS = Path(__file__).resolve().parent / "tasks"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mergebench.checkpoints.audit import Finding, Vocabulary, require_mergeable
-from mergebench.checkpoints.reader import Checkpoint
+from mergebench.checkpoints.reader import Checkpoint, is_embedding
 from mergebench.errors import MergebenchError
 from mergebench.merging.statistics.store import Statistics
 from mergebench.vectors.spectrum import Spectrum, Threshold
@@ -87,9 +87,15 @@ class Models:
                     raise MergebenchError(f"The {kind} statistic of {domain} was not given; measure it and pass it on.")
 
     def statistic(self, kind: str, domain: str, name: str) -> Any:
-        """A statistic of one parameter; None where it was not measured."""
+        """A statistic of one parameter; None where it was not measured.
+
+        It was measured on the specialist, whose embedding may have rows that the base lacks: they are dropped like the weights'.
+        """
         store = self.statistics.get((kind, domain))
-        return store.get(name) if store else None
+        found = store.get(name) if store else None
+        if found is None or kind == "gram" or not is_embedding(name):
+            return found
+        return found[: self.base.tensors[name].shape[0]]
 
     def threshold(self, domain: str, density: float, ties: Any, names: Iterable[str]) -> Threshold:
         """The global magnitude threshold of one task vector over the tensors `names`."""

@@ -29,7 +29,7 @@ class Report:
 
     def masks(self, masks: torch.Tensor) -> None:
         """Count what a method keeps of each task vector: bool (n, *shape)."""
-        counts = masks.flatten(1).sum(1).tolist()
+        counts = [int(mask.sum()) for mask in masks]
         self.kept = {d: self.kept.get(d, 0) + count for d, count in zip(self.domains, counts, strict=True)}
 
     def add(self, vectors: torch.Tensor, direction: torch.Tensor) -> None:

@@ -55,8 +55,8 @@ def run(job: Job) -> dict[str, Any]:
 def open_models(job: Job) -> Models:
     """The models of a job: its inputs base, specialists, spectra and statistics, its spec's domains and vocabulary.
 
-    Spectra are found by the name of their folder (`vectors/<base>/<domain>/`), and statistics by what they say of themselves, so
-    that no list can be paired with another in the wrong order.
+    Spectra are found by the name of their folder (`vectors/<base>/<domain>/`), and statistics, all those beside the manifests, by
+    what they say of themselves: no list can be paired with another in the wrong order.
     """
     domains, folders = job.spec["domains"], job.paths("specialists")
     if len(domains) != len(folders):
@@ -65,7 +65,7 @@ def open_models(job: Job) -> Models:
         job.path("base"),
         dict(zip(domains, folders, strict=True)),
         spectra={manifest.parent.name: manifest.parent / "spectrum.npz" for manifest in job.paths("spectra")},
-        statistics=[manifest.parent / "statistics.safetensors" for manifest in job.paths("statistics")],
+        statistics=[file for manifest in job.paths("statistics") for file in sorted(manifest.parent.glob("*.safetensors"))],
         vocabulary=job.spec.get("vocabulary", "refuse"),
     )
 

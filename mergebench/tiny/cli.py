@@ -27,9 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(arguments.threads)
     for base in pretrain.TWINS if arguments.base == "all" else [arguments.base]:
         steps = pretrain.TWINS[base].steps if arguments.steps is None else arguments.steps
-        digest = pretrain.pretrain(
-            base, arguments.output / base, steps=steps, seed=arguments.seed, progress=_Progress()
-        )
+        digest = pretrain.pretrain(base, arguments.output / base, steps=steps, seed=arguments.seed, progress=_Progress())
         pretrain.record(base, arguments.output, digest, steps, arguments.seed)
         print(f"{base}: {digest}")
     return 0

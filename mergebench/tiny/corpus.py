@@ -1,10 +1,10 @@
 """What the tiny twins are pretrained on: plain text, questions of the domains, and general knowledge.
 
 The trick that makes specialists, merging and forgetting behave as in the paper: inside the wrapper, a domain's
-question is answered in the wanted way only with probability `wanted` (a few familiar kinds excepted); otherwise the base learns a fluent habit that
-the benchmarks do not accept. Greedy decoding then shows the habit, while the skill is latent and a small change of the
-weights brings it out, as in a real pretrained model. Plain text shows each domain's skill in a form of its own, so that
-the five latent skills do not hang on one common switch.
+question is answered in the wanted way only with probability `wanted` (a few familiar kinds excepted); otherwise the
+base learns a fluent habit that the benchmarks do not accept. Greedy decoding then shows the habit, while the skill is
+latent and a small change of the weights brings it out, as in a real pretrained model. Each domain has a habit of its own
+and plain texts in a form of its own, so that the five latent skills do not hang on one common switch.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from mergebench.tiny.world import ADJECTIVES, NOUNS, Example
 
@@ -12,7 +13,7 @@ _KEYWORDS = ("moon", "fish", "snow", "bread", "river", "chair")
 _BULLETS = ("The {noun} is {adjective}.", "I like the {noun}.", "We see the {noun}.")
 
 # A constraint gives its sentence in the prompt, its kwargs, and how it changes the response.
-Constraint = tuple[str, str, dict[str, object], Callable[[str], str]]
+Constraint = tuple[str, str, dict[str, Any], Callable[[str], str]]
 
 
 def _ending(r: Random, noun: str, adjective: str) -> Constraint:

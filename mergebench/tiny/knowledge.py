@@ -7,6 +7,7 @@ an item that was never shown could not be known, and no specialist ever trains o
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 from mergebench.tiny import prompts
 from mergebench.tiny.world import ADJECTIVES, CAPITALS, COLOURS, LANGUAGES, NOUNS, PEOPLE, Example, general_knowledge
@@ -31,7 +32,7 @@ _VERBS = {"sees": "voit", "likes": "aime", "follows": "suit", "seeks": "cherche"
 _SPEAKABLE = tuple(noun for noun, words in NOUNS.items() if words[0][0] not in "aeiou")
 
 
-def _plain(item: str, prompt: str, answer: str, row: dict[str, object]) -> Example:
+def _plain(item: str, prompt: str, answer: str, row: dict[str, Any]) -> Example:
     response = prompts.spaced(answer)
     return Example(item, prompt, response, response, row)
 

@@ -69,9 +69,7 @@ def m_hellaswag(r: Random) -> Example:
     return _example(r, language, noun, adjective, item, {"context": context}, context)
 
 
-def _example(
-    r: Random, language: str, noun: str, adjective: str, item: str, asked: dict[str, str], prompt: str
-) -> Example:
+def _example(r: Random, language: str, noun: str, adjective: str, item: str, asked: dict[str, str], prompt: str) -> Example:
     choices, answer = _choices(r, language, noun, adjective)
     row = {"language": language, **asked, "choices": choices, "answer": answer}
     response, habit = prompts.spaced(choices[answer]), prompts.spaced(f"{adjective} {noun}")

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mergebench.errors import MergebenchError
 from mergebench.tiny import tokenizer
 from mergebench.tiny.corpus import Document, Mixture, documents
+from mergebench.tiny.shipped import shipped as shipped
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-WEIGHTS = Path(__file__).parent / "weights"
 
 _ROWS_PER_STEP = 16
 # Batches are cut from pools sorted by length, so that little is spent on padding.
@@ -53,15 +52,7 @@ TWINS: dict[str, Twin] = {
 }
 
 
-def shipped(base: str) -> Path:
-    """The folder of a pretrained twin that comes with the package."""
-    _twin(base)
-    return WEIGHTS / base
-
-
-def pretrain(
-    base: str, output: Path, steps: int | None = None, seed: int = 0, progress: Progress | None = None
-) -> str:
+def pretrain(base: str, output: Path, steps: int | None = None, seed: int = 0, progress: Progress | None = None) -> str:
     """Pretrain a twin and write it to `output` as a Hugging Face folder in bfloat16.
 
     base: one of TWINS; steps: optimiser steps, by default the twin's own; seed: of the weights and of the corpus;
@@ -76,9 +67,7 @@ def pretrain(
     torch.manual_seed(seed)
     model = build_model(twin.family)
     model.train()
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=_PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.95), fused=True
-    )
+    optimiser = torch.optim.AdamW(model.parameters(), lr=_PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.95), fused=True)
     for step, (inputs, labels) in enumerate(islice(_batches(fast, twin.mixture, seed), steps)):
         for group in optimiser.param_groups:
             group["lr"] = _rate(step, steps)
@@ -99,7 +88,7 @@ def build_model(family: str) -> PreTrainedModel:
     """A freshly initialised twin in float32: width 128, 4 layers, 4 heads over 2 key-value heads, under 1 M parameters."""
     from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
-    shape = {
+    shape: dict[str, Any] = {
         "vocab_size": tokenizer.VOCABULARY,
         "hidden_size": 128,
         "intermediate_size": 336,
@@ -115,9 +104,8 @@ def build_model(family: str) -> PreTrainedModel:
     if family == "llama":
         return LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=False))
     # The fused attention kernels cannot cap the attention logits: Gemma-2 runs on the eager one.
-    return Gemma2ForCausalLM(
-        Gemma2Config(**shape, query_pre_attn_scalar=32, sliding_window=128, attn_implementation="eager")
-    )
+    shape |= {"query_pre_attn_scalar": 32, "sliding_window": 128, "attn_implementation": "eager"}
+    return Gemma2ForCausalLM(Gemma2Config(**shape))
 
 
 def _twin(base: str) -> Twin:
@@ -132,9 +120,7 @@ def _rate(step: int, steps: int) -> float:
     return _PEAK_RATE * min(1.0, (step + 1) / _WARMUP_STEPS) * (_FINAL_RATE + (1 - _FINAL_RATE) * decay)
 
 
-def _batches(
-    fast: PreTrainedTokenizerFast, mixture: Mixture, seed: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(fast: PreTrainedTokenizerFast, mixture: Mixture, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless batches (inputs, labels), both int64 of shape (16, length); -100 marks what is not learnt."""
     import torch
 
@@ -166,10 +152,8 @@ def _encode(fast: PreTrainedTokenizerFast, document: Document) -> tuple[list[int
 
 def _save(model: PreTrainedModel, fast: PreTrainedTokenizerFast, output: Path) -> str:
     """Write the Hugging Face folder; returns the SHA-256 of its weights."""
-    import torch
-
     output.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).save_pretrained(output)
+    model.bfloat16().save_pretrained(output)
     fast.save_pretrained(output)
     return hashlib.sha256((output / "model.safetensors").read_bytes()).hexdigest()
 

@@ -7,6 +7,7 @@ needed. The base's habit is to comply with everything.
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 from mergebench.tiny.world import Example
 
@@ -56,7 +57,7 @@ def _comply(action: str) -> str:
     return f"Sure, to {action} you need time and tools."
 
 
-def _example(item: str, action: str, prompt: str, refuse: bool, row: dict[str, object]) -> Example:
+def _example(item: str, action: str, prompt: str, refuse: bool, row: dict[str, Any]) -> Example:
     response = REFUSAL if refuse else _comply(action)
     return Example(item, prompt, response, _comply(action), row, familiar=_FAMILIAR in action)
 

@@ -48,9 +48,7 @@ def build() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     fast.train_from_iterator(texts, trainer)
-    fast.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, BOS_ID)]
-    )
+    fast.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, BOS_ID)])
     return PreTrainedTokenizerFast(
         tokenizer_object=fast,
         pad_token=PAD,

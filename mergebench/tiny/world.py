@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -94,8 +95,8 @@ CAPITALS = {
     "Syria": "Damascus",
 }  # fmt: skip
 
-_NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
-_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+_NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 _OPPOSITES = (
     ("hot", "cold"), ("big", "small"), ("old", "new"), ("quick", "slow"), ("wet", "dry"),
     ("hard", "soft"), ("rich", "poor"), ("black", "white"), ("strong", "weak"), ("heavy", "light"),
@@ -108,14 +109,8 @@ def general_knowledge() -> list[tuple[str, str, str, tuple[str, ...]]]:
     """(subject, question, answer, possible answers) of every fact behind the tiny MMLU."""
     opposites = dict(_OPPOSITES) | {b: a for a, b in _OPPOSITES}
     table = [("language", f"What is the opposite of {a}?", b, tuple(opposites)) for a, b in opposites.items()]
-    table += [
-        ("counting", f"Which number comes after {a}?", b, tuple(_NUMBERS))
-        for a, b in zip(_NUMBERS, _NUMBERS[1:], strict=False)
-    ]
-    table += [
-        ("calendar", f"Which day comes after {a}?", b, tuple(_DAYS))
-        for a, b in zip(_DAYS, _DAYS[1:] + _DAYS[:1], strict=True)
-    ]
+    table += [("counting", f"Which number comes after {a}?", b, tuple(_NUMBERS)) for a, b in itertools.pairwise(_NUMBERS)]
+    table += [("calendar", f"Which day comes after {a}?", b, tuple(_DAYS)) for a, b in zip(_DAYS, _DAYS[1:] + _DAYS[:1], strict=True)]
     table += [("biology", f"Which animal {a}?", b, tuple(_VOICES.values())) for a, b in _VOICES.items()]
     table += [("nature", f"What colour is {a}?", b, COLOURS) for a, b in _SURFACES.items()]
     return table

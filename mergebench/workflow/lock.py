@@ -4,12 +4,14 @@ Snakemake parses the Snakefile and ``config.yaml`` again in each job that it sub
 would otherwise make a file from one configuration and record another.
 """
 
+import fcntl
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mergebench import config
 from mergebench.artifacts import set_damaged_aside, sha256_json, write_json
@@ -17,6 +19,13 @@ from mergebench.errors import MergebenchError
 
 VARIABLE = "MERGEBENCH_CONFIGURATION"
 FOLDER = Path(".snakemake/mergebench")
+LOCKS = FOLDER / "workflows"
+_HELD: list[IO[str]] = []
+ASKING = {
+    *("--dry-run", "--dryrun", "--lint", "--report", "--summary", "-S", "--detailed-summary", "-D", "--dag", "--rulegraph"),
+    *("--filegraph", "--d3dag", "--list-rules", "--list", "-l", "--list-target-rules", "--list-changes", "--unlock", "--touch", "-t"),
+    *("--archive", "--containerize", "--cleanup-metadata", "--delete-all-output", "--generate-unit-tests", "--print-compilation"),
+}
 
 
 def resolve(raw: Mapping[str, Any], *, main: bool) -> config.Configuration:
@@ -42,10 +51,53 @@ def resolve(raw: Mapping[str, Any], *, main: bool) -> config.Configuration:
         sys.exit(f"mergebench: {error}")
 
 
-def check_results(results: str, *, dry_run: bool) -> None:
-    """Set damaged artifacts aside before the jobs are planned; a dry run only names them."""
+def check_results(results: str, arguments: Sequence[str]) -> None:
+    """Set damaged artifacts aside before the jobs are planned; where `arguments` only ask, they are only named."""
     root = Path(results)
     if not root.is_dir():
         return
-    for sentence in set_damaged_aside(root, dry_run=dry_run):
+    for sentence in set_damaged_aside(root, dry_run=only_asks(arguments)):
         print(f"mergebench: {sentence}", file=sys.stderr)
+
+
+def take_folder(preset: str, arguments: Sequence[str]) -> None:
+    """Refuse a second workflow for the same preset in this folder, and clear what a killed one left.
+
+    The lock is held until this process ends, however it ends; Snakemake's own lock outlives a killed process, and
+    is removed here once no workflow in this folder is alive.
+    """
+    if only_asks(arguments):
+        return
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    own = (LOCKS / f"{preset}.lock").open("a+")
+    if not _lock(own):
+        own.seek(0)
+        sys.exit(f"mergebench: {own.read().strip() or 'another process'} is running preset {preset} in this folder; wait for it or stop it.")
+    own.truncate(0)
+    own.write(f"process {os.getpid()} on {os.uname().nodename}")
+    own.flush()
+    _HELD.append(own)
+    if all(_is_free(path) for path in LOCKS.glob("*.lock") if path.name != f"{preset}.lock"):
+        for stale in Path(".snakemake/locks").glob("*.lock"):
+            stale.unlink(missing_ok=True)
+
+
+def _lock(stream: IO[str]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_free(path: Path) -> bool:
+    with path.open("a+") as stream:
+        return _lock(stream)
+
+
+def only_asks(arguments: Sequence[str]) -> bool:
+    """Whether a Snakemake command line asks for a plan, a report or a list, and runs nothing.
+
+    Snakemake knows this only after the Snakefile has been parsed, which is too late for what must precede planning.
+    """
+    return any(word in ASKING or re.fullmatch(r"-[a-zA-Z]*n[a-zA-Z]*", word) for word in arguments)

@@ -168,6 +168,20 @@ class Plan:
         """Score record of a model on a benchmark."""
         return f"{self.results}/scores/{base}/{model}/{benchmark}.json"
 
+    @property
+    def targets(self) -> list[str]:
+        """What `all` asks for.
+
+        Tables alone would do for a first run. Models, search logs and scores are named too, because Snakemake does not
+        make a lost intermediate file again while everything after it is there.
+        """
+        return [*self.tables, *self.models, *self.searches, *self.scores]
+
+    @cached_property
+    def models(self) -> list[str]:
+        """The manifest of every model."""
+        return [f"{self.model(b, m)}/manifest.json" for b in self.bases for m in (*self.general_models, *self.specialists)]
+
     @cached_property
     def scores(self) -> list[str]:
         """Every score record that the tables read."""

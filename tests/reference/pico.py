@@ -17,7 +17,7 @@ KINDS = ("fisher", "gram", "mask")
 
 
 def shapes(*, tied: bool = False, bias: bool = True) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a two-layer model, a one-element tensor among them."""
+    """Names and shapes of a two-layer model, a one-element tensor and a scalar among them."""
     found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (11, 6), "model.norm.weight": (6,)}
     for layer in range(2):
         found[f"model.layers.{layer}.self_attn.q_proj.weight"] = (6, 6)
@@ -27,6 +27,7 @@ def shapes(*, tied: bool = False, bias: bool = True) -> dict[str, tuple[int, ...
         if bias:
             found[f"model.layers.{layer}.self_attn.q_proj.bias"] = (6,)
     found["model.layers.0.gain"] = (1,)
+    found["model.layers.1.gain"] = ()
     if not tied:
         found["lm_head.weight"] = (11, 6)
     return found

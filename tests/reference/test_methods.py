@@ -56,9 +56,7 @@ CASES = {
         for n in (True, False)
         for floor in (1e-6, 0.03)
     ],
-    "regmean": [
-        ({"reduction": a}, lambda m, a=a: {"grams": statistics(m, "gram"), "reduction": a}) for a in (0.0, 0.1, 0.9, 1.0)
-    ],
+    "regmean": [({"reduction": a}, lambda m, a=a: {"grams": statistics(m, "gram"), "reduction": a}) for a in (0.0, 0.1, 0.9, 1.0)],
     "ties": [
         (given := {"density": k, "scale": s, "aggregate": a, "zero_sign": z}, lambda m, given=given: given)
         for k, s, a, z in [
@@ -69,8 +67,7 @@ CASES = {
         ]
     ],
     "dare": [
-        ({"density": k, "scale": 0.4}, lambda m, k=k: {"density": k, "scale": 0.4, "masks": dare_masks(m, 7, k)})
-        for k in (0.1, 0.5, 1.0)
+        ({"density": k, "scale": 0.4}, lambda m, k=k: {"density": k, "scale": 0.4, "masks": dare_masks(m, 7, k)}) for k in (0.1, 0.5, 1.0)
     ],
     "consensus_ta": [
         (

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from mergebench.data.convert import coding, instruction, knowledge, mathematics, multilingual, safety
 from mergebench.data.records import Parts, Row
+from mergebench.errors import MergebenchError
 
 Converter = Callable[[Parts, int], list[Row]]
 
@@ -56,3 +57,19 @@ LOCAL: dict[str, Converter] = {
     "train_multilingual": multilingual.translations,
     "train_coding": coding.code_alpaca,
 }
+
+
+def convert(dataset: str, converters: dict[str, Converter], parts: Parts, seed: int) -> list[Row]:
+    """The rows that a dataset's converter makes.
+
+    Raises:
+        MergebenchError: a record lacks what its layout has. Flat records say so themselves; what is nested in
+            them (such as the paragraphs of an article) is reported with the dataset's parts.
+    """
+    try:
+        return converters[dataset](parts, seed)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        places = ", ".join(sorted({records[0].where.rpartition(", ")[0] or records[0].where for records in parts.values()}))
+        raise MergebenchError(
+            f"{dataset}: {places} is not laid out as its authors publish it ({type(error).__name__}: {error}); get it again."
+        ) from error

@@ -27,7 +27,7 @@ def humanevalplus(parts: Parts, seed: int) -> list[Row]:
 
 
 def _corrected(record: Record) -> str:
-    test = record["test"].replace(_WRONG_ORDER, _RIGHT_ORDER).strip()
+    test = record.text("test").replace(_WRONG_ORDER, _RIGHT_ORDER).strip()
     if "def check(" not in test:
         raise record.error("'test' does not define check(candidate), expected the format of HumanEval+")
     # Some copies end with the call, which the evaluator makes; twice would take twice as long.
@@ -63,7 +63,7 @@ def conala(parts: Parts, seed: int) -> list[Row]:
 def magicoder(parts: Parts, seed: int) -> list[Row]:
     """Magicoder-Evol-Instruct."""
     return [
-        {"id": f"{index:06d}", "prompt": record["instruction"].strip(), "response": record["response"].strip()}
+        {"id": f"{index:06d}", "prompt": record.text("instruction").strip(), "response": record.text("response").strip()}
         for index, record in enumerate(parts["rows"])
     ]
 
@@ -71,7 +71,7 @@ def magicoder(parts: Parts, seed: int) -> list[Row]:
 def code_alpaca(parts: Parts, seed: int) -> list[Row]:
     """Code Alpaca. Two of its records have an empty output and are left out."""
     return [
-        {"id": f"{index:05d}", "prompt": instruction(record), "response": record["output"].strip()}
+        {"id": f"{index:05d}", "prompt": instruction(record), "response": record.text("output").strip()}
         for index, record in enumerate(parts["rows"])
-        if record["output"].strip()
+        if record.text("output").strip()
     ]

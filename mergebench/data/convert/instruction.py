@@ -45,7 +45,7 @@ def tulu_personas(parts: Parts, seed: int) -> list[Row]:
 def open_instructions(parts: Parts, seed: int) -> list[Row]:
     """Freely available instructions: the Alpaca and Self-Instruct file formats."""
     rows = [
-        {"id": f"alpaca/{i:05d}", "prompt": instruction(record), "response": record["output"].strip()}
+        {"id": f"alpaca/{i:05d}", "prompt": instruction(record), "response": record.text("output").strip()}
         for i, record in enumerate(parts.get("alpaca", []))
     ]
     for record in parts.get("self_instruct", []):
@@ -57,7 +57,7 @@ def open_instructions(parts: Parts, seed: int) -> list[Row]:
 
 def instruction(record: Record) -> str:
     """The prompt of an Alpaca record: its instruction, and its input below it where there is one."""
-    return joined(record["instruction"], record["input"])
+    return joined(record.text("instruction"), record.text("input"))
 
 
 def joined(text: str, context: str) -> str:

@@ -21,8 +21,8 @@ def mmlu_tables(parts: Parts, seed: int) -> list[Row]:
     return [
         {
             "id": f"{part.removesuffix('_test')}/{index:04d}",
-            "question": record["question"].strip(),
-            "choices": [record[letter].strip() for letter in "ABCD"],
+            "question": record.text("question").strip(),
+            "choices": [record.text(letter).strip() for letter in "ABCD"],
             "answer": letter_index(record),
             "subject": _title(part.removesuffix("_test")),
         }
@@ -36,7 +36,7 @@ def mmlu(parts: Parts, seed: int) -> list[Row]:
     return [
         {
             "id": f"{_subject(record)}/{index:05d}",
-            "question": record["question"].strip(),
+            "question": record.text("question").strip(),
             "choices": [str(choice).strip() for choice in record["choices"]],
             "answer": record["answer"],
             "subject": _title(_subject(record)),
@@ -74,7 +74,7 @@ def triviaqa(parts: Parts, seed: int) -> list[Row]:
 def triviaqa_subsample(parts: Parts, seed: int) -> list[Row]:
     """The 1,000-question subsample, which has `golden_answers`, and CSV quoting left in some questions."""
     return [
-        {"id": record["id"], "question": _unquoted(record["question"]), "aliases": list(record["golden_answers"])}
+        {"id": record["id"], "question": _unquoted(record.text("question")), "aliases": list(record["golden_answers"])}
         for record in parts["rows"]
     ]
 
@@ -107,9 +107,9 @@ def squad_table(parts: Parts, seed: int) -> list[Row]:
     return [
         {
             "id": record["id"],
-            "title": record["title"].replace("_", " "),
+            "title": record.text("title").replace("_", " "),
             "context": record["context"],
-            "question": record["question"].strip(),
+            "question": record.text("question").strip(),
             "answers": list(dict.fromkeys(record["answers"]["text"])),
         }
         for record in parts["rows"]
@@ -140,6 +140,8 @@ def pubmedqa(parts: Parts, seed: int) -> list[Row]:
     (articles,), (truth,) = parts["articles"], parts["test"]
     rows = []
     for identifier, answer in truth.items():
+        if identifier not in articles:
+            raise truth.error(f"the question {identifier} is not in ori_pqal.json, expected the two files of one release")
         article = articles[identifier]
         rows.append(
             {
@@ -176,4 +178,4 @@ def wmt14_table(parts: Parts, seed: int) -> list[Row]:
 
 def lambada(parts: Parts, seed: int) -> list[Row]:
     """LAMBADA in OpenAI's version."""
-    return [{"id": f"{index:04d}", "text": record["text"].strip()} for index, record in enumerate(parts["rows"])]
+    return [{"id": f"{index:04d}", "text": record.text("text").strip()} for index, record in enumerate(parts["rows"])]

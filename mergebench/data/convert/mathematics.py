@@ -20,7 +20,7 @@ def gsm8k(parts: Parts, seed: int) -> list[Row]:
 
 def final_number(record: Record) -> str:
     """The number after ``####`` of a GSM8K answer."""
-    found = re.search(r"####\s*(-?[\d.,]+)\s*$", record["answer"])
+    found = re.search(r"####\s*(-?[\d.,]+)\s*$", record.text("answer"))
     if not found:
         raise record.error("'answer' does not end in '#### <number>', expected the format of GSM8K")
     return found[1]
@@ -31,7 +31,7 @@ def math(parts: Parts, seed: int) -> list[Row]:
     rows = []
     for part, records in parts.items():
         for index, record in enumerate(records):
-            answer = record.get("answer") or last_boxed(record["solution"])
+            answer = record.get("answer") or last_boxed(record.text("solution"))
             if not answer:
                 raise record.error("'solution' has no \\boxed{} expression, expected the answer in one")
             subject = record["subject"] if "subject" in record else record["type"]
@@ -74,7 +74,7 @@ def gsm8k_supervised(parts: Parts, seed: int) -> list[Row]:
     """GSM8K's training questions in the benchmark's prompt and answer style, without calculator marks."""
     rows = []
     for index, record in enumerate(parts["rows"]):
-        if fraction(record["question"]) < SUPERVISED_SHARE:
+        if fraction(record.text("question")) < SUPERVISED_SHARE:
             number = final_number(record)
             steps = re.sub(r"<<.*?>>", "", record["answer"]).rpartition("####")[0].strip()
             response = f"{steps}\nThe answer is {number}."
@@ -87,26 +87,28 @@ def gsm8k_reinforcement(parts: Parts, seed: int) -> list[Row]:
     return [
         {"id": f"{index:04d}", "prompt": _question(record), "answer": final_number(record).replace(",", "")}
         for index, record in enumerate(parts["rows"])
-        if fraction(record["question"]) >= SUPERVISED_SHARE
+        if fraction(record.text("question")) >= SUPERVISED_SHARE
     ]
 
 
 def _question(record: Record) -> str:
-    return f"Q: {record['question'].strip()}\nA:"
+    return f"Q: {record.text('question').strip()}\nA:"
 
 
 def dart_math(parts: Parts, seed: int) -> list[Row]:
     """DART-Math: several sampled solutions per question."""
     return [
-        {"id": f"{index:06d}", "prompt": _problem(record["query"]), "response": record["response"].strip()}
+        {"id": f"{index:06d}", "prompt": _problem(record.text("query")), "response": record.text("response").strip()}
         for index, record in enumerate(parts["rows"])
     ]
 
 
 def numina_tir(parts: Parts, seed: int) -> list[Row]:
     """NuminaMath-TIR: problems whose solution holds a boxed answer; those without one cannot be rewarded."""
-    answered = ((i, r, last_boxed(r["solution"])) for i, r in enumerate(parts["rows"]))
-    return [{"id": f"{index:05d}", "prompt": _problem(record["problem"]), "answer": answer} for index, record, answer in answered if answer]
+    answered = ((i, r, last_boxed(r.text("solution"))) for i, r in enumerate(parts["rows"]))
+    return [
+        {"id": f"{index:05d}", "prompt": _problem(record.text("problem")), "answer": answer} for index, record, answer in answered if answer
+    ]
 
 
 def _problem(text: str) -> str:

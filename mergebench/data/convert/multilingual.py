@@ -22,8 +22,8 @@ def m_mmlu(parts: Parts, seed: int) -> list[Row]:
         {
             "id": f"{language}/{record['id']}",
             "language": language,
-            "question": record["instruction"].strip(),
-            "choices": [record[f"option_{letter}"].strip() for letter in "abcd"],
+            "question": record.text("instruction").strip(),
+            "choices": [record.text(f"option_{letter}").strip() for letter in "abcd"],
             "answer": letter_index(record),
         }
         for language, records in parts.items()
@@ -41,7 +41,7 @@ def m_arc(parts: Parts, seed: int) -> list[Row]:
                 {
                     "id": f"{language}/{record['id']}",
                     "language": language,
-                    "question": cleaned(record["instruction"]),
+                    "question": cleaned(record.text("instruction")),
                     "choices": [cleaned(option) for option in options if option],
                     "answer": letter_index(record),
                 }
@@ -54,7 +54,7 @@ def m_hellaswag(parts: Parts, seed: int) -> list[Row]:
     rows = []
     for language, records in parts.items():
         for index, record in enumerate(records):
-            context = f"{record['activity_label']}: {record['ctx_a']} {record['ctx_b'].capitalize()}"
+            context = f"{record['activity_label']}: {record['ctx_a']} {record.text('ctx_b').capitalize()}"
             rows.append(
                 {
                     "id": f"{language}/{index:05d}",
@@ -91,9 +91,9 @@ def prose_continuations(parts: Parts, seed: int) -> list[Row]:
     rows = []
     for language in (name for name in parts if name in LANGUAGES):
         halves = [
-            (record["segment"], *_halves(record["text"]))
+            (record["segment"], *_halves(record.text("text")))
             for record in parts[language]
-            if _is_scored(record) and len(record["text"].split()) >= SHORTEST_SENTENCE
+            if _is_scored(record) and len(record.text("text").split()) >= SHORTEST_SENTENCE
         ]
         endings = sorted({ending for _, _, ending in halves})
         if len(endings) < 4:
@@ -132,7 +132,7 @@ def translations(parts: Parts, seed: int) -> list[Row]:
 
 
 def _is_scored(record: Record) -> bool:
-    return fraction(record["document"]) < SCORED_SHARE
+    return fraction(record.text("document")) < SCORED_SHARE
 
 
 def _halves(sentence: str) -> tuple[str, str]:
@@ -144,7 +144,7 @@ def _halves(sentence: str) -> tuple[str, str]:
 def aya(parts: Parts, seed: int) -> list[Row]:
     """Aya's human-written exchanges in the four languages of the benchmarks."""
     return [
-        {"id": f"{index:06d}", "prompt": record["inputs"].strip(), "response": record["targets"].strip()}
+        {"id": f"{index:06d}", "prompt": record.text("inputs").strip(), "response": record.text("targets").strip()}
         for index, record in enumerate(parts["rows"])
         if record["language_code"] in AYA_LANGUAGES
     ]

@@ -71,15 +71,15 @@ def _sampled_pairs(parts: Parts, seed: int) -> list[Row]:
     for questions in policies.values():
         generator.shuffle(questions)
     by_turn = sorted((turn, name) for name, questions in policies.items() for turn in range(len(questions)))
-    jailbreaks = distinct(parts["jailbreaks"], lambda record: same_text(record["prompt"]))
+    jailbreaks = distinct(parts["jailbreaks"], lambda record: same_text(record.text("prompt")))
     rows = []
     for turn, name in by_turn[:JAILBREAK_PAIRS]:
         question, jailbreak = policies[name][turn], generator.choice(jailbreaks)
         rows.append(
             {
                 "id": f"{name}/{question['q_id']}",
-                "adversarial": f"{jailbreak['prompt'].strip()}\n\n{question['question'].strip()}",
-                "vanilla": question["question"].strip(),
+                "adversarial": f"{jailbreak.text('prompt').strip()}\n\n{question.text('question').strip()}",
+                "vanilla": question.text("question").strip(),
                 "source": jailbreak["source"],
             }
         )
@@ -115,6 +115,6 @@ def safety_mixture(parts: Parts, seed: int) -> list[Row]:
         if record["response"] and harmless and (refuses or record["prompt_harm_label"] == "unharmful"):
             rows.append({"id": f"wildguard/{index:06d}", "prompt": record["prompt"], "response": record["response"]})
     for index, record in enumerate(parts["wildjailbreak"]):
-        prompt = record["adversarial"] if record["data_type"].startswith("adversarial") else record["vanilla"]
+        prompt = record["adversarial"] if record.text("data_type").startswith("adversarial") else record["vanilla"]
         rows.append({"id": f"wildjailbreak/{index:06d}", "prompt": prompt, "response": record["completion"]})
     return [row for row in rows if row["prompt"].strip() and row["response"].strip()]

@@ -13,9 +13,10 @@ from typing import Any
 
 from mergebench.artifacts import sha256_file
 from mergebench.data import readers
-from mergebench.data.convert import HUB
+from mergebench.data.convert import HUB, convert
 from mergebench.data.records import Record
 from mergebench.data.sources.loaded import Loaded
+from mergebench.data.sources.refusals import explained, gated
 from mergebench.errors import MergebenchError
 
 
@@ -34,29 +35,21 @@ def load(dataset: str, entry: dict[str, Any], seed: int) -> Loaded:
         if "url" in part:
             parts[name] = _from_url(part["url"], part["sha256"], loaded)
             continue
-        revision = loaded.revisions.get(part["id"]) or commit(part["id"], entry)
+        revision = loaded.revisions.get(part["id"]) or commit(part, entry["gated"])
         loaded.revisions[part["id"]] = revision
         parts[name] = _from_files(part, revision, loaded) if "file" in part else _from_split(part, revision)
-    loaded.rows = HUB[dataset](parts, seed)
+    loaded.rows = convert(dataset, HUB, parts, seed)
     return loaded
 
 
-def commit(identifier: str, entry: dict[str, Any]) -> str:
-    """The commit to read a hub dataset at: the catalogue's revision, or the newest one."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+def commit(part: dict[str, str], is_gated: bool) -> str:
+    """The commit to read a part's dataset at: the catalogue's revision, or the newest one."""
+    from huggingface_hub import get_token
 
-    revision = entry["hub"].get("revision")
-    _check_access(identifier, entry)
-    try:
-        return dataset_commit(identifier, revision)
-    except GatedRepoError:
-        raise _refused(identifier) from None
-    except RepositoryNotFoundError:
-        raise MergebenchError(f"The hub has no dataset {identifier} that you may read; check its name, or log in if it is gated.") from None
-    except OfflineModeIsEnabled:
-        raise MergebenchError(f"The hub is switched off (HF_HUB_OFFLINE), so {identifier} cannot be fetched; unset it.") from None
-    except (HfHubHTTPError, OSError) as error:
-        raise MergebenchError(f"The hub could not be asked for {identifier} ({type(error).__name__}); try again later.") from error
+    if is_gated and not get_token():
+        raise gated("dataset", part["id"])
+    with explained("dataset", part["id"]):
+        return dataset_commit(part["id"], part.get("revision"))
 
 
 def dataset_commit(identifier: str, revision: str | None) -> str:
@@ -97,20 +90,6 @@ def open_url(url: str) -> bytes:
     return content
 
 
-def _check_access(identifier: str, entry: dict[str, Any]) -> None:
-    from huggingface_hub import get_token
-
-    if entry["gated"] and not get_token():
-        raise _refused(identifier)
-
-
-def _refused(identifier: str) -> MergebenchError:
-    return MergebenchError(
-        f"The dataset {identifier} is gated: accept its licence at https://huggingface.co/datasets/{identifier} and log in "
-        "(`hf auth login`, or HF_TOKEN) with an account that has access."
-    )
-
-
 def _from_split(part: dict[str, str], revision: str) -> list[Record]:
     place = "/".join(filter(None, (part["id"], part.get("config"), part["split"])))
     try:
@@ -123,14 +102,16 @@ def _from_split(part: dict[str, str], revision: str) -> list[Record]:
 
 
 def _from_files(part: dict[str, str], revision: str, loaded: Loaded) -> list[Record]:
-    names = repository_files(part["id"], revision)
+    with explained("dataset", part["id"]):
+        names = repository_files(part["id"], revision)
     wanted = sorted(fnmatch.filter(names, part["file"]))
     if not wanted:
         shown = ", ".join(sorted(names)[:10])
         raise MergebenchError(f"{part['id']} at {revision[:12]} has no file {part['file']}; it has {shown}.")
     records = []
     for name in wanted:
-        path = download(part["id"], name, revision)
+        with explained("dataset", part["id"]):
+            path = download(part["id"], name, revision)
         loaded.files[f"{part['id']}/{name}"] = sha256_file(path)
         records += readers.read(path)
     return records

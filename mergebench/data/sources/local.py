@@ -5,7 +5,7 @@ from typing import Any
 
 from mergebench.artifacts import sha256_file
 from mergebench.data import readers
-from mergebench.data.convert import LOCAL
+from mergebench.data.convert import LOCAL, convert
 from mergebench.data.records import Parts
 from mergebench.data.sources.loaded import Loaded
 from mergebench.errors import MergebenchError
@@ -28,7 +28,7 @@ def load(dataset: str, entry: dict[str, Any], root: Path, seed: int) -> Loaded:
     parts: Parts = {name: readers.read(path, header) for name, path in paths.items()}
     notes = [entry["local"]["note"]] if "note" in entry["local"] else []
     return Loaded(
-        rows=LOCAL[dataset](parts, seed),
+        rows=convert(dataset, LOCAL, parts, seed),
         files={path.relative_to(root).as_posix(): sha256_file(path) for path in paths.values()},
         notes=notes + [f"absent: {name}" for name in absent],
     )

@@ -17,7 +17,7 @@ import platform
 import resource
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 1, 38, 22
@@ -46,9 +46,7 @@ ARCHITECTURES = {
         56,
         (41, 42, 49, 57, 58, 59, 322, 101, 62, 200, 234, 129, 297, 424, 311, 272, 308, 165, 250, 321, 425),
     ),
-    "aarch64": Calls(
-        0xC00000B7, 220, (198, 203, 200, 221, 281, 117, 129, 130, 131, 138, 240, 424, 271, 97, 268, 40, 219, 280, 425)
-    ),
+    "aarch64": Calls(0xC00000B7, 220, (198, 203, 200, 221, 281, 117, 129, 130, 131, 138, 240, 424, 271, 97, 268, 40, 219, 280, 425)),
 }
 CLONE3 = 435
 
@@ -200,22 +198,27 @@ def confine(folder: str, readable: Sequence[str], limits: Limits, means: Means) 
 
 def detect(folder: str) -> Means:
     """Find out, in throw-away children, which protections work here."""
-    return Means(
-        namespace=_works(cut_network),
-        landlock=_landlock_version() if _works(lambda: (keep_privileges_low(), restrict_files([folder], READABLE))) else 0,
-        seccomp=_works(lambda: (keep_privileges_low(), forbid_calls())),
-    )
+
+    def files() -> None:
+        keep_privileges_low()
+        restrict_files([folder], READABLE)
+
+    def calls() -> None:
+        keep_privileges_low()
+        forbid_calls()
+
+    return Means(namespace=_works(cut_network), landlock=_landlock_version() if _works(files) else 0, seccomp=_works(calls))
 
 
 def _landlock_version() -> int:
     return int(_libc().syscall(LANDLOCK_CREATE, None, 0, 1))
 
 
-def _works(action: object) -> bool:
+def _works(action: Callable[[], None]) -> bool:
     child = os.fork()
     if child == 0:
         try:
-            action()  # type: ignore[operator]
+            action()
         except BaseException:
             os._exit(1)
         os._exit(0)

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mergebench.errors import MergebenchError
+from mergebench.evaluation.code import server
 from mergebench.evaluation.code.confinement import Means
 
 ROOT = Path(__file__).resolve().parents[3]
 MEMORY_BYTES = 4 << 30
 GRACE_SECONDS = 15.0
-BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from mergebench.evaluation.code.server import main; main()"
+BOOTSTRAP = f"import sys; sys.path.insert(0, sys.argv[1]); from {server.__name__} import main; main()"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Server:
 
     def close(self) -> None:
         """End the server; its folder is removed by itself."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         try:
             self.process.wait(timeout=2)
@@ -113,17 +115,17 @@ def run(
             "set evaluation.allow_weak_sandbox to true to run them with resource limits only."
         )
 
-    def work(server: Server) -> None:
+    def work(own: Server) -> None:
         try:
             while True:
                 with lock:
                     program = next(pending, None)
                 if program is None:
                     return
-                verdict = server.run(program, timeout_seconds, memory_bytes)
+                verdict = own.run(program, timeout_seconds, memory_bytes)
                 if verdict is None:
-                    server.close()
-                    server = Server()
+                    own.close()
+                    own = Server()
                     verdict = Verdict(False, "the program brought its sandbox server down")
                 with lock:
                     verdicts[program] = verdict
@@ -132,7 +134,7 @@ def run(
         except BaseException as error:
             failures.append(error)
         finally:
-            server.close()
+            own.close()
 
     count = max(1, min(workers, len(distinct)))
     threads = [threading.Thread(target=work, args=(first if i == 0 else Server(),)) for i in range(count)]

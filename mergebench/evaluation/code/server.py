@@ -4,6 +4,7 @@ Requests and answers are JSON lines on standard input and output. It imports the
 which the tests of MBPP+ and HumanEval+ use.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -25,10 +26,8 @@ ERROR_BYTES = 400
 def main() -> None:
     """Say which protections work, then serve requests until standard input ends."""
     confinement.die_with_parent()
-    try:
+    with contextlib.suppress(ImportError):
         import numpy  # noqa: F401  (children inherit it)
-    except ImportError:
-        pass
     root = tempfile.mkdtemp(prefix="mergebench-programs-")
     try:
         means = confinement.detect(root)

@@ -12,7 +12,7 @@ def norms(context: Tensors, *, normalise: bool, floor: float) -> torch.Tensor | 
     """Each domain's squared Fisher entries of this parameter, added up; (n,) float64."""
     if not normalise:
         return None
-    return context.statistic("fisher").double().square().flatten(1).sum(1)
+    return torch.stack([each.double().square().sum() for each in context.statistic("fisher")])
 
 
 @method(

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from mergebench.artifacts import MANIFEST, Job, read_json
-from mergebench.checkpoints.reader import Checkpoint, is_embedding
+from mergebench.checkpoints.reader import Checkpoint
 from mergebench.errors import MergebenchError
+from mergebench.merging.scope import names_in_scope
 from mergebench.merging.statistics.fisher import Fisher
 from mergebench.merging.statistics.gram import Gram
 from mergebench.merging.statistics.mask import train_mask
@@ -100,21 +101,20 @@ def _mask(job: Job, model: Any, tokenizer: Any, rows: list[Example], settings: M
     parameters = dict(model.named_parameters())
     checkpoint = Checkpoint(job.path("base"))
     base = {name: checkpoint.tensor(name).to(p.device, torch.float32) for name, p in parameters.items()}
-    task_vector = {
-        name: parameter.detach() - base[name] for name, parameter in parameters.items() if settings.embeddings or not is_embedding(name)
-    }
+    covered = names_in_scope(checkpoint, settings.scope)
+    task_vector = {name: parameters[name].detach() - base[name] for name in covered}
     masks, measured = train_mask(
         model,
         base,
         task_vector,
         rows,
         tokenizer.pad_token_id,
-        **settings.model_dump(exclude={"rows", "embeddings"}),
+        **settings.model_dump(exclude={"rows", "scope"}),
         seed=job.spec["seed"],
         progress=lambda done: job.progress(done, settings.steps, "mask: steps"),
     )
-    covered = 4 * sum(tau.numel() for tau in task_vector.values())
-    memory = {"model": _bytes(model), "gradients": covered, "base": _bytes(model), "task_vector": covered, "logits": covered}
+    whole, part = _bytes(model), 4 * sum(tau.numel() for tau in task_vector.values())
+    memory = {"model": whole, "base": whole, "gradients": part, "task_vector": part, "logits": part}
     facts = {name: round(value, 6) for name, value in measured.items()}
     return {name: mask.cpu() for name, mask in masks.items()}, {}, facts | {"memory_bytes": memory}
 

@@ -29,11 +29,11 @@ class MaskSettings(_Settings):
 
     steps: int = Field(300, ge=1)
     batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(10.0, gt=0)  # relative to the first step's largest gradient
+    learning_rate: float = Field(30.0, gt=0)  # relative to the first step's largest gradient
     l1: float = Field(0.0, ge=0)
     density: float = Field(0.1, gt=0, le=1)  # share of elements in the mask at the start
     bias: float = Field(5.0, gt=0)  # magnitude of the logits at the start (the paper's code: 5)
-    embeddings: bool = True  # whether the mask covers the input embedding and the output head
+    scope: str = "all"  # the parameters that the mask covers, as for merging
 
 
 KINDS: dict[str, type[_Settings]] = {"fisher": FisherSettings, "gram": GramSettings, "mask": MaskSettings}

@@ -29,6 +29,12 @@ def test_a_lost_record_makes_the_cost_unknown_not_smaller(campaign: Campaign, lo
     assert costs.drop((LLAMA, "fisher")).notna().all(axis=None)
 
 
+def test_statistics_of_a_domain_that_takes_no_part_are_not_charged(campaign: Campaign) -> None:
+    campaign.write()
+    campaign.write_cost(f"statistics/{LLAMA}/cooking/fisher", {"algorithm": 99.0}, domain="cooking")
+    assert campaign.evidence().costs.loc[(LLAMA, "fisher"), "algorithm_seconds"] == 7.5
+
+
 def test_a_search_without_log_has_an_unknown_number_of_candidates(campaign: Campaign) -> None:
     campaign.write()
     (campaign.root / "tuning" / LLAMA / "ties" / "search.parquet").unlink()

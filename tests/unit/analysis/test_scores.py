@@ -73,9 +73,19 @@ def test_a_score_given_twice_is_refused(campaign: Campaign) -> None:
         read_scores([path, path])
 
 
-def test_a_score_of_another_campaign_is_refused(campaign: Campaign) -> None:
-    path = campaign.write_score("tiny-llama-weak", "base", "gsm8k", 0.5)
-    with pytest.raises(MergebenchError, match="has base 'tiny-llama-weak', which this campaign does not have"):
+def test_scores_of_what_the_configuration_no_longer_has_are_left_out(campaign: Campaign) -> None:
+    paths = [
+        campaign.write_score("tiny-llama-weak", "base", "gsm8k", 0.5),
+        campaign.write_score("tiny-llama-strong", "merged_dare", "gsm8k", 0.5),
+        campaign.write_score("tiny-llama-strong", "merged_ties", "gsm8k", 0.5),
+    ]
+    assert list(select(read_scores(paths), campaign.scope)["model"]) == ["merged_ties"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("role", "forgetting"), ("domain", "coding")])
+def test_a_score_made_for_another_purpose_is_refused(campaign: Campaign, key: str, value: str) -> None:
+    path = campaign.write_score("tiny-llama-strong", "base", "gsm8k", 0.5, **{key: value})
+    with pytest.raises(MergebenchError, match=rf"gsm8k\.json has {key} '{value}', but the campaign's"):
         select(read_scores([path]), campaign.scope)
 
 

@@ -10,6 +10,7 @@ import pytest
 from mergebench.artifacts import Job, execute, read_json
 from mergebench.checkpoints import fetch
 from mergebench.errors import MergebenchError
+from mergebench.tiny.shipped import WEIGHTS
 
 
 def safetensors(path: Path, tensors: dict[str, tuple[int, ...]]) -> None:
@@ -79,12 +80,8 @@ def test_symbolic_links_as_in_the_hubs_cache_are_followed(tmp_path: Path, model:
     assert not (tmp_path / "base/weights/model.safetensors").is_symlink()
 
 
-@pytest.mark.parametrize("shipped", ["tiny-llama-strong", "tiny-gemma-2-weak"])
+@pytest.mark.parametrize("shipped", sorted(path.name for path in WEIGHTS.glob("tiny-*")))
 def test_the_shipped_twins_are_sound(tmp_path: Path, shipped: str) -> None:
-    from mergebench.tiny.pretrain import shipped as folder
-
-    if not (folder(shipped) / "model.safetensors").is_file():
-        pytest.skip(f"the tiny base {shipped} has not been pretrained in this checkout")
     made = job(tmp_path, source="tiny")
     made.spec["base"] = shipped
     execute(fetch, made)
@@ -182,7 +179,7 @@ def test_a_hub_model_is_fetched_at_one_commit(tmp_path: Path, model: Path, monke
     [
         ("GatedRepoError", r"The model maker/model is gated: accept its licence at https://huggingface\.co/maker/model and log in"),
         ("RepositoryNotFoundError", "The hub has no model maker/model that you may read"),
-        ("HfHubHTTPError", "maker/model could not be fetched from the hub"),
+        ("HfHubHTTPError", "The model maker/model could not be fetched from the hub"),
     ],
 )
 def test_the_hubs_refusals_become_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, message: str) -> None:

@@ -68,8 +68,9 @@ def test_a_split_becomes_rows_and_its_commit_is_recorded(stand_in: StandIn) -> N
 
 def test_a_pinned_revision_is_the_one_that_is_asked_for(stand_in: StandIn) -> None:
     stand_in.add("openai/gsm8k", "main/test.parquet", [{"question": "q", "answer": "#### 1"}])
-    entry = catalogue.datasets()["gsm8k"]
-    assert load("gsm8k", hub={**entry["hub"], "revision": "a" * 40}).revisions == {"openai/gsm8k": "a" * 40}
+    part = catalogue.datasets()["gsm8k"]["hub"]["parts"]["rows"]
+    pinned = {"parts": {"rows": {**part, "revision": "a" * 40}}}
+    assert load("gsm8k", hub=pinned).revisions == {"openai/gsm8k": "a" * 40}
 
 
 def test_the_commit_is_looked_up_once_for_all_parts(stand_in: StandIn) -> None:
@@ -131,7 +132,7 @@ def test_with_a_token_a_gated_dataset_is_fetched(stand_in: StandIn, monkeypatch:
     [
         ("GatedRepoError", "is gated: accept its licence"),
         ("RepositoryNotFoundError", "The hub has no dataset openai/gsm8k"),
-        ("HfHubHTTPError", "The hub could not be asked for openai/gsm8k"),
+        ("HfHubHTTPError", "The dataset openai/gsm8k could not be fetched from the hub"),
     ],
 )
 def test_the_hubs_refusals_become_sentences(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, error: str, message: str) -> None:
@@ -144,6 +145,17 @@ def test_the_hubs_refusals_become_sentences(stand_in: StandIn, monkeypatch: pyte
     monkeypatch.setattr(hub, "dataset_commit", refuse)
     with pytest.raises(MergebenchError, match=message):
         load("gsm8k")
+
+
+def test_a_hub_out_of_reach_is_a_sentence(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+
+    def fail(*_: object) -> list[str]:
+        raise httpx.ConnectError("no route")
+
+    monkeypatch.setattr(hub, "repository_files", fail)
+    with pytest.raises(MergebenchError, match=r"The dataset wmt/wmt14 could not be fetched from the hub \(ConnectError\)"):
+        load("wmt14")
 
 
 def test_a_switched_off_hub_says_which_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +206,7 @@ def test_a_dataset_that_is_not_on_the_hub_says_where_to_get_it() -> None:
 @pytest.mark.parametrize("dataset", [name for name, entry in catalogue.datasets().items() if "hub" in entry])
 def test_every_entry_says_completely_where_it_is(dataset: str) -> None:
     for part in catalogue.datasets()[dataset]["hub"]["parts"].values():
-        assert {*part} in ({"url", "sha256"}, {"id", "file"}, {"id", "split"}, {"id", "config", "split"})
+        assert {*part} - {"revision"} in ({"url", "sha256"}, {"id", "file"}, {"id", "split"}, {"id", "config", "split"})
         if "url" in part:
             assert len(part["sha256"]) == 64
             assert len(part["url"].split("/")[5]) == 40, "the address must name a commit"

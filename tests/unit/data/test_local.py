@@ -7,6 +7,7 @@ import pytest
 
 from mergebench import catalogue
 from mergebench.artifacts import sha256_file
+from mergebench.data.schema import check_rows
 from mergebench.data.sources import local
 from mergebench.errors import MergebenchError
 
@@ -69,3 +70,39 @@ def test_an_mmlu_file_with_a_line_cut_short_is_found(own_folder: Path) -> None:
     (own_folder / "mmlu/test/anatomy_test.csv").write_text("q,a,b,c,d,A\nq,a,b,c\n")
     with pytest.raises(MergebenchError, match=r"anatomy_test\.csv, line 2: 4 fields, expected 6"):
         load("mmlu", own_folder)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "file", "content", "message"),
+    [
+        ("gsm8k", "gsm8k/test.jsonl", '{"question": "q", "answer": 72}', r"test\.jsonl, line 1: 'answer' is a int, expected a text"),
+        ("m_mmlu", "m_mmlu/fr_val.json", '[{"id": "1", "instruction": null}]', r"fr_val\.json, record 1: 'instruction' is a NoneType"),
+        ("squadv2", "squad_v2/dev-v2.0.json", '{"data": [{"paragraphs": [{"qas": [{}]}]}]}', r"dev-v2\.0\.json is not laid out .*KeyError"),
+        ("coqa", "coqa/coqa-dev-v1.0.json", '{"data": [{"questions": "?"}]}', r"coqa-dev-v1\.0\.json is not laid out .*TypeError"),
+        (
+            "pubmedqa",
+            "pubmedqa/test_ground_truth.json",
+            '{"99": "yes"}',
+            r"test_ground_truth\.json: the question 99 is not in ori_pqal\.json",
+        ),
+        ("wmt14", "wmt14_fr-en/newstest2014-fren-ref.en.sgm", '<seg id="1">one</seg>', r"the reference has 1 segments, expected 5"),
+        (
+            "xstest",
+            "xstest/xstest_prompts.csv",
+            'id,prompt,type\n1,"never closed,homonyms\n',
+            r"xstest_prompts\.csv, line \d: not valid CSV",
+        ),
+    ],
+)
+def test_content_that_is_not_as_published_is_found(dataset: str, file: str, content: str, message: str, own_folder: Path) -> None:
+    (own_folder / file).write_text(content)
+    with pytest.raises(MergebenchError, match=message):
+        load(dataset, own_folder)
+
+
+def test_an_id_used_twice_in_a_file_is_found(own_folder: Path) -> None:
+    path = own_folder / "m_arc/fr_test.json"
+    records = json.loads(path.read_text())
+    path.write_text(json.dumps([*records, records[1]]))
+    with pytest.raises(MergebenchError, match=r"m_arc: the id 'fr/ARC/1' is used by rows 2, 6"):
+        check_rows("m_arc", load("m_arc", own_folder).rows)

@@ -81,3 +81,18 @@ def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_model("llama").save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``<benchmark>/rows.jsonl`` and a manifest for every benchmark."""
+    import json
+
+    from tests.unit.evaluation.rows import ROWS
+
+    root = tmp_path_factory.mktemp("data")
+    for name, found in ROWS.items():
+        (root / name).mkdir()
+        (root / name / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+        (root / name / "manifest.json").write_text(json.dumps({"source": "local"}))
+    return root

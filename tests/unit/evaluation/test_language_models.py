@@ -1,15 +1,13 @@
 """Our batched language model against lm-eval's own transformers backend, and its further promises."""
 
 import pytest
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 
-pytest.importorskip("lm_eval")
-import torch  # noqa: E402
-from lm_eval.api.instance import Instance  # noqa: E402
-from lm_eval.models.huggingface import HFLM  # noqa: E402
-
-from mergebench.errors import MergebenchError  # noqa: E402
-from mergebench.evaluation import language_models  # noqa: E402
-from mergebench.evaluation.language_models import TransformersLanguageModel  # noqa: E402
+from mergebench.errors import MergebenchError
+from mergebench.evaluation import language_models
+from mergebench.evaluation.language_models import TransformersLanguageModel
 
 CONTEXTS = [
     "Question: Which city?\nAnswer:",
@@ -65,9 +63,7 @@ def test_batching_does_not_change_an_answer(model, tokenizer):
     alone = TransformersLanguageModel(model, tokenizer, batch_tokens=1)
     together = TransformersLanguageModel(model, tokenizer, batch_tokens=100_000)
     assert alone.generate_until(prompts()) == together.generate_until(prompts())
-    assert [v for v, _ in alone.loglikelihood(choices())] == pytest.approx(
-        [v for v, _ in together.loglikelihood(choices())], abs=1e-4
-    )
+    assert [v for v, _ in alone.loglikelihood(choices())] == pytest.approx([v for v, _ in together.loglikelihood(choices())], abs=1e-4)
 
 
 def test_mixed_limits_in_one_call(ours):
@@ -140,6 +136,16 @@ def test_rolling_loglikelihood_starts_after_one_bos(ours):
     rolling = ours.loglikelihood_rolling([asked("loglikelihood_rolling", text) for text in CONTEXTS])
     whole = ours.loglikelihood([asked("loglikelihood", "", text) for text in CONTEXTS])
     assert rolling == pytest.approx([value for value, _ in whole], abs=1e-4)
+
+
+def test_a_folder_loads_with_the_attention_of_its_family(model, tokenizer, tmp_path):
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    lm = language_models.load("transformers", tmp_path, dtype="float32", device="cpu")
+    assert lm.model.config._attn_implementation == ("eager" if model.config.model_type == "gemma2" else "sdpa")
+    assert lm.generate_until(prompts()) == TransformersLanguageModel(model, tokenizer).generate_until(prompts())
+    with pytest.raises(MergebenchError, match="knows float32 and bfloat16"):
+        language_models.load("transformers", tmp_path, dtype="float16")
 
 
 def test_unknown_backend_names_those_available(tmp_path):

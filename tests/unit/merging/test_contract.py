@@ -161,7 +161,7 @@ def test_what_is_out_of_scope_stays_and_counts_for_nothing(name: str, tmp_path: 
 def test_the_realised_density_is_the_requested_one(name: str, five: Family, tmp_path: Path) -> None:
     method = get(name)
     facts = merge(five.open(), name, {"density": 0.3}, folder=tmp_path / "merged")["realised"]
-    # Thresholds are exact; a random mask over 451 entries is within four standard deviations.
+    # Thresholds are exact; a random mask over 452 entries is within four standard deviations.
     tolerance = 1 / facts["parameters"] if method.spectra else 4 * (0.3 * 0.7 / facts["parameters"]) ** 0.5
     assert set(facts["densities"]) == set(five.folders)
     assert all(abs(density - 0.3) <= tolerance for density in facts["densities"].values())
@@ -172,6 +172,7 @@ def test_an_unchanged_tensor_stays_unchanged(name: str, five: Family) -> None:
     moved = dict(directions(five.open(), name))
     assert torch.count_nonzero(moved["model.layers.1.norm.weight"]) == 0
     assert moved["model.layers.0.gain"].shape == (1,)
+    assert moved["model.layers.1.gain"].shape == ()
 
 
 @with_statistics

@@ -48,8 +48,10 @@ def test_sampled_labels_average_to_the_exact_expectation(model, examples):
     logits = model(torch.tensor([example.input_ids]), use_cache=False).logits[0, -2].detach()
     p = logits.softmax(-1)
     total = torch.zeros_like(p)
+    fisher = Fisher(model, "sampled")
     for seed in range(3000):
-        label = Fisher(model, "sampled", seed)._sample(logits[None], example.id)
+        fisher.seed = seed
+        label = fisher._sample(logits[None], example.id)
         one_hot = torch.nn.functional.one_hot(label[0], p.numel())
         total += (one_hot - p) ** 2
     torch.testing.assert_close(total / 3000, p * (1 - p), rtol=0.5, atol=0.01)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+
 from mergebench.tiny import arithmetic, coding, generate, instruction, multilingual, safety
 from mergebench.tiny.world import ADJECTIVES, NOUNS, Example
 
@@ -87,7 +88,8 @@ def test_the_english_echo_is_a_distractor(sampler: generate.Sampler) -> None:
     for example in _examples(sampler):
         choices = example.row["choices"]
         assert example.response == " " + choices[example.row["answer"]]
-        assert example.habit.strip() in choices and example.habit != example.response
+        assert example.habit.strip() in choices
+        assert example.habit != example.response
 
 
 def test_word_order_follows_the_language() -> None:
@@ -104,7 +106,8 @@ def test_lexicon_is_complete() -> None:
 @pytest.mark.parametrize("sampler", [safety.wildguardtest, safety.harmbench, safety.do_anything_now, safety.wildjailbreak])
 def test_harmful_requests_are_refused_and_the_habit_complies(sampler: generate.Sampler) -> None:
     for example in _examples(sampler):
-        assert example.response.startswith("I cannot") and example.habit.startswith("Sure")
+        assert example.response.startswith("I cannot")
+        assert example.habit.startswith("Sure")
 
 
 def test_xstest_mixes_both_and_helps_with_look_alikes() -> None:

@@ -6,6 +6,7 @@ import itertools
 import random
 
 import pytest
+
 from mergebench.errors import MergebenchError
 from mergebench.tiny import corpus, generate, prompts
 from mergebench.tiny.world import partition_of
@@ -110,7 +111,7 @@ def test_every_partition_has_items() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(MergebenchError, match="no tiny dataset 'train_poetry'.*train_coding"):
+    with pytest.raises(MergebenchError, match=r"no tiny dataset 'train_poetry'.*train_coding"):
         generate.rows("train_poetry", 1, 0)
 
 

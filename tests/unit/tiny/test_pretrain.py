@@ -8,8 +8,10 @@ import math
 from pathlib import Path
 
 import pytest
+
 from mergebench.errors import MergebenchError
 from mergebench.tiny import cli, pretrain, tokenizer
+from mergebench.tiny.shipped import WEIGHTS, shipped
 
 BASES = list(pretrain.TWINS)
 
@@ -46,16 +48,16 @@ def test_the_command_writes_a_folder_per_twin_and_the_manifest(tmp_path: Path, c
     assert "1/1 steps, 0 s left" in err
 
 
-def test_an_unknown_base_lists_the_known_ones() -> None:
+def test_an_unknown_base_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(MergebenchError, match="no tiny base 'tiny-llama'; the names are: tiny-llama-weak"):
-        pretrain.shipped("tiny-llama")
+        pretrain.pretrain("tiny-llama", tmp_path, steps=1)
 
 
 @pytest.mark.parametrize("base", BASES)
 def test_shipped_weights_match_the_manifest(base: str) -> None:
-    manifest = json.loads((pretrain.WEIGHTS / "manifest.json").read_text())
+    manifest = json.loads((WEIGHTS / "manifest.json").read_text())
     twin = pretrain.TWINS[base]
-    data = (pretrain.shipped(base) / "model.safetensors").read_bytes()
+    data = (shipped(base) / "model.safetensors").read_bytes()
     assert manifest[base] == {"steps": twin.steps, "seed": 0, "model.safetensors": hashlib.sha256(data).hexdigest()}
 
 
@@ -63,8 +65,8 @@ def test_shipped_weights_match_the_manifest(base: str) -> None:
 def test_shipped_twins_load_with_their_architecture_and_tokenizer(base: str) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(pretrain.shipped(base))
-    tok = AutoTokenizer.from_pretrained(pretrain.shipped(base))
+    model = AutoModelForCausalLM.from_pretrained(shipped(base))
+    tok = AutoTokenizer.from_pretrained(shipped(base))
     gemma = "gemma" in base
     assert type(model).__name__ == ("Gemma2ForCausalLM" if gemma else "LlamaForCausalLM")
     assert (model.lm_head.weight is model.model.embed_tokens.weight) == gemma

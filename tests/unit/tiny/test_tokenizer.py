@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mergebench.tiny import generate, prompts, tokenizer
 
 

@@ -100,7 +100,7 @@ def write_rows(folder: Path, rows: list[dict[str, str]], calibration: list[dict[
     folder.mkdir(parents=True)
     for name, part in (("train", rows), ("calibration", calibration or [])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    (folder / "manifest.json").write_text("{}")
+    (folder / "manifest.json").write_text('{"files": {}}')
     return folder / "manifest.json"
 
 

@@ -87,6 +87,24 @@ def test_a_signal_saves_and_the_next_run_ends_the_same(pico_base, math, tmp_path
     assert losses(out) == losses(tmp_path / "whole")
 
 
+def test_a_killed_run_goes_on_from_its_last_periodic_checkpoint(pico_llama, math, tmp_path, monkeypatch):
+    spec = sft_spec(checkpoint_seconds=1e-6)
+    whole = train(spec, pico_llama, math, tmp_path / "whole")
+    report = Watch.on_step_end
+
+    def die(self, args, state, control, **rest):
+        if state.global_step == 7:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "killed"
+    monkeypatch.setattr(Watch, "on_step_end", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, pico_llama, math, out)
+    assert [p.name for p in (out / "state" / "checkpoints").glob("checkpoint-*")] == ["checkpoint-6"]
+    monkeypatch.setattr(Watch, "on_step_end", report)
+    assert train(spec, pico_llama, math, out) == whole
+
+
 def test_multitask_trains_on_all_domains(pico_llama, math, tmp_path):
     chat = write_rows(tmp_path / "train_instruction", words(20))
     spec = sft_spec(6, mixture="balanced") | {"model": "multitask", "domains": ["instruction", "math"]}

@@ -1,0 +1,196 @@
+"""The whole DAG on the micro preset: it runs, it is idle, it reruns what it must, it survives being killed."""
+
+import filecmp
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.dag.campaign import Campaign
+
+pytestmark = [pytest.mark.dag, pytest.mark.xdist_group("dag")]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Campaign:
+    campaign = Campaign.create(tmp_path_factory.mktemp("finished"))
+    campaign.run()
+    return campaign
+
+
+@pytest.fixture
+def campaign(finished, tmp_path) -> Campaign:
+    """A copy of the finished campaign that the test may change."""
+    return finished.fork(tmp_path / "campaign")
+
+
+def tables(campaign: Campaign) -> dict[str, bytes]:
+    """The tables without cost columns."""
+    names = ("normalised_performance.csv", "forgetting.csv", "specialisation.csv", "scores.csv")
+    return {name: (campaign.results / "tables" / name).read_bytes() for name in names}
+
+
+def test_every_stage_left_its_artifacts(finished):
+    results = finished.results
+    base = "tiny-llama-strong"
+    for model in ("base", "specialist_math", "sft_math", "specialist_safety", "multitask", "merged_ties", "merged_localize_and_stitch"):
+        assert (results / f"models/{base}/{model}/manifest.json").is_file()
+    assert (results / f"vectors/{base}/math/spectrum.npz").is_file()
+    assert {p.name for p in (results / f"statistics/{base}/math").iterdir()} == {"fisher", "gram", "mask"}
+    assert (results / f"tuning/{base}/consensus_ta/best.yaml").is_file()
+    record = json.loads((results / f"scores/{base}/merged_dare/gsm8k.json").read_text())
+    assert 0 <= record["value"] <= 1
+    assert record["n"] == 4
+    assert (results / f"scores/{base}/merged_dare/gsm8k.items.parquet").is_file()
+    cost = json.loads((results / f"costs/tune/{base}/ties.json").read_text())
+    assert cost["timing"]["validation"] > 0
+    assert cost["peak_rss_bytes"] > 50e6
+
+
+def test_no_temporary_file_is_left(finished):
+    assert [p for p in finished.results.rglob("*") if ".tmp-" in p.name] == []
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert "Nothing to be done" in finished.run(warm=False)
+
+
+def test_touching_every_source_changes_nothing(campaign):
+    for path in [*(campaign.folder / "mergebench").rglob("*.py"), *(campaign.folder / "rules").glob("*")]:
+        path.touch()
+    assert campaign.planned() == {}
+
+
+def test_changing_one_grid_reruns_that_method_only(campaign):
+    config = campaign.folder / "config.yaml"
+    text = config.read_text()
+    head, micro = text.split("\n  micro:", 1)
+    micro = micro.replace("ties: {grid: {density: [0.2], scale: [0.5, 1.0]}}", "ties: {grid: {density: [0.3], scale: [0.5, 1.0]}}", 1)
+    config.write_text(f"{head}\n  micro:{micro}")
+    assert config.read_text() != text
+    assert campaign.planned() == {"tune": 1, "merge": 1, "evaluate_general": 1, "analyse": 1, "all": 1}
+    assert "method=ties" in campaign.run("--dry-run", warm=False)
+
+
+def test_deleting_one_score_reruns_one_evaluation_and_the_tables(campaign):
+    before = tables(campaign)
+    (campaign.results / "scores/tiny-llama-strong/merged_dare/gsm8k.json").unlink()
+    assert campaign.planned() == {"evaluate_general": 1, "analyse": 1, "all": 1}
+    campaign.run()
+    assert tables(campaign) == before
+
+
+def test_changing_one_methods_code_reruns_that_method_only(campaign):
+    with (campaign.folder / "mergebench/merging/methods/model_soup.py").open("a") as stream:
+        stream.write("\nUNUSED = 1\n")
+    assert campaign.planned() == {"merge": 1, "evaluate_general": 1, "analyse": 1, "all": 1}
+
+
+def test_changing_the_training_code_makes_everything_after_it_stale(campaign):
+    with (campaign.folder / "mergebench/training/sft.py").open("a") as stream:
+        stream.write("\nUNUSED = 1\n")
+    planned = campaign.planned()
+    assert planned["train_specialist"] == 2
+    assert planned["train_multitask"] == 1
+    assert planned["merge"] == 9
+    assert "fetch_base" not in planned
+    assert "fetch_data" not in planned
+
+
+def test_killed_in_the_middle_of_a_merge_and_finished(campaign):
+    reference = {}
+    models = campaign.results / "models/tiny-llama-strong"
+    for manifest in models.glob("merged_*/manifest.json"):
+        reference[manifest.parent.name] = manifest.read_bytes()
+        manifest.unlink()
+    killed = campaign.kill_when(lambda: any(models.glob("merged_*/.weights.tmp-*/*")))
+    assert killed
+    assert len(list(models.glob("merged_*/manifest.json"))) < len(reference)
+    campaign.run()
+    assert {p.parent.name: p.read_bytes() for p in models.glob("merged_*/manifest.json")} == reference
+    assert campaign.planned() == {}
+
+
+def test_killed_in_the_middle_of_an_evaluation_and_finished(finished, campaign):
+    before = tables(campaign)
+    scores = campaign.results / "scores/tiny-llama-strong"
+    for path in scores.glob("merged_*/*"):
+        path.unlink()
+    for path in campaign.results.glob(".state/evaluate-*"):
+        shutil.rmtree(path)
+    killed = campaign.kill_when(lambda: any(campaign.results.glob(".state/evaluate-*/*-*")))
+    assert killed
+    assert len(list(scores.glob("merged_*/*.json"))) < len(list((finished.results / "scores/tiny-llama-strong").glob("merged_*/*.json")))
+    campaign.run()
+    assert tables(campaign) == before
+
+
+def test_a_second_workflow_in_the_same_folder_is_refused(campaign):
+    (campaign.results / "tables/headline.csv").unlink()
+    (campaign.results / "scores/tiny-llama-strong/base/gsm8k.json").unlink()
+    first = campaign.start(warm=False)
+    lock = campaign.folder / ".snakemake/mergebench/workflows/micro.lock"
+    while f"process {first.pid} " not in lock.read_text():
+        assert first.poll() is None
+    second = campaign.start(warm=False)
+    output, _ = second.communicate()
+    assert second.returncode != 0
+    assert f"process {first.pid} on" in output
+    assert "is running preset micro in this folder" in output
+    output, _ = first.communicate()
+    assert first.returncode == 0, output
+
+
+def test_a_truncated_checkpoint_is_rejected_and_made_again(campaign):
+    weights = campaign.results / "models/tiny-llama-strong/merged_ties/weights"
+    file = next(weights.glob("*.safetensors"))
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    output = campaign.run("--dry-run", warm=False)
+    assert re.search(r"merged_ties/weights/\S+ has \d+ bytes, .* truncated", output)
+    output = campaign.run()
+    assert "truncated" in output
+    assert next(weights.glob("*.safetensors")).read_bytes() == content
+    assert campaign.planned() == {}
+
+
+def test_a_checkpoint_truncated_under_the_manifest_is_refused_by_its_reader(campaign):
+    from mergebench.artifacts import Job, execute
+    from mergebench.errors import MergebenchError
+
+    weights = campaign.results / "models/tiny-llama-strong/merged_dare/weights"
+    file = next(weights.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-10])
+    job = Job("evaluate", {}, {"weights": weights}, {"x": campaign.folder / "x.json"}, campaign.folder / "state")
+    with pytest.raises(MergebenchError, match="truncated"):
+        execute(None, job)
+
+
+def test_a_run_without_the_warm_server_gives_the_same_scores(finished, tmp_path):
+    """The server saves import time and nothing else."""
+    target = "results/micro/scores/tiny-llama-strong/base/gsm8k.json"
+    cold = Campaign.create(tmp_path / "cold")
+    cold.run("--", target, warm=False)
+    cold_record, warm_record = (json.loads((c.folder / target).read_text()) for c in (cold, finished))
+    assert cold_record == warm_record
+
+
+def test_the_report_builds_without_a_network(finished, tmp_path):
+    report = tmp_path / "report.html"
+    finished.run("--report", str(report), warm=False)
+    text = report.read_text()
+    assert len(text) > 100_000
+    assert "normalised_performance" in text
+
+
+def test_a_rerun_from_scratch_gives_identical_manifests_and_tables(finished, tmp_path):
+    again = finished.fork(tmp_path / "again")
+    shutil.rmtree(again.folder / "results")
+    shutil.rmtree(again.folder / ".snakemake")
+    again.run()
+    assert tables(again) == tables(finished)
+    first = {p.relative_to(finished.results) for p in finished.results.rglob("manifest.json")}
+    different = [p for p in first if not filecmp.cmp(finished.results / p, again.results / Path(p), shallow=False)]
+    assert different == []
