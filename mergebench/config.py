@@ -11,8 +11,7 @@ from mergebench import catalogue
 from mergebench.errors import MergebenchError, nearest
 from mergebench.merging.declarations import declared
 from mergebench.merging.statistics.settings import FisherSettings, GramSettings, MaskSettings
-from mergebench.training.mixture import Mixture
-from mergebench.training.settings import GrpoSettings, SftSettings
+from mergebench.training.settings import GrpoSettings, Mixture, SftSettings
 
 Source = Literal["hub", "local", "tiny"]
 Size = Literal["tiny", "small", "large"]
@@ -67,6 +66,7 @@ class MethodConfig(Section):
 
 class Merging(Section):
     scope: str = Field("all", description="all | no-embeddings | backbone | a regular expression over tensor names")
+    vocabulary: Literal["refuse", "base"] = Field("refuse", description="embedding rows that the base lacks: an error, or dropped")
     methods: dict[str, MethodConfig]
 
 
@@ -82,7 +82,9 @@ class BenchmarkOverride(Section):
     shots: Annotated[int, Field(ge=0)] | None = None
     max_tokens: Positive | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     samples: Positive | None = None
+    timeout_seconds: Annotated[float, Field(gt=0)] | None = Field(None, description="wall seconds of one model-written program")
 
 
 class Evaluation(Section):
@@ -122,7 +124,7 @@ class Preset(Section):
             raise ValueError(f"domains: write them in the paper's order, {', '.join(d for d in domains if d in self.domains)}")
         entries = catalogue.benchmarks()
         for key, role in (("in_domain", "in_domain"), ("forgetting", "forgetting"), ("surrogates", "surrogate")):
-            check_names(f"evaluation.{key}", getattr(self.evaluation, key), {n: e for n, e in entries.items() if e["role"] in (role, "extra")})
+            check_names(f"evaluation.{key}", getattr(self.evaluation, key), {n: e for n, e in entries.items() if e["role"] == role})
         check_names("evaluation.benchmarks", list(self.evaluation.benchmarks), entries)
         check_names("data.sources", list(self.data.sources), catalogue.datasets())
         check_names("data.limits", list(self.data.limits), entries)

@@ -19,6 +19,8 @@ rule fetch_base:
 
 
 rule fetch_data:
+    input:
+        lambda wildcards: PLAN.local_files(wildcards.dataset),
     output:
         manifest=f"{RESULTS}/data/{{dataset}}/manifest.json",
         rows=f"{RESULTS}/data/{{dataset}}/rows.jsonl",
@@ -36,6 +38,8 @@ rule fetch_data:
 
 
 rule fetch_training_data:
+    input:
+        lambda wildcards: PLAN.local_files(wildcards.training_set),
     output:
         manifest=f"{RESULTS}/data/{{training_set}}/manifest.json",
         train=f"{RESULTS}/data/{{training_set}}/train.jsonl",

@@ -93,7 +93,7 @@ class Suite:
         """lm-eval's samples by benchmark, one call for those with the chat template and one for those without."""
         from lm_eval.evaluator import evaluate
 
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        logging.getLogger("lm_eval").setLevel(logging.CRITICAL)
         for templated in (False, True):
             tasks = {n: self.tasks[n] for n, s in self.settings.items() if s.apply_chat_template is templated}
             if not tasks:

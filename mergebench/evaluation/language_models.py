@@ -148,7 +148,7 @@ class TransformersLanguageModel(TemplateLM):
                 self._encoded.clear()
                 missing = list(set(texts))
             bos = self.tokenizer.bos_token_id
-            for text, ids in zip(missing, self.tokenizer(missing, add_special_tokens=False)["input_ids"], strict=True):
+            for text, ids in zip(missing, self.tokenizer(missing, add_special_tokens=False, verbose=False)["input_ids"], strict=True):
                 self._encoded[text] = _one_bos(ids, bos)
         return [self._encoded[text] for text in texts]
 

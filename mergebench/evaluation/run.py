@@ -66,9 +66,12 @@ def _score(
     engine: dict[str, Any],
 ) -> None:
     with job.timing("load"):
+        import torch
+
         from mergebench.evaluation import language_models
         from mergebench.evaluation.harness import Suite
 
+        torch.set_num_threads(job.threads)
         suites = [Suite(group, rows, workers=max(1, job.threads)) for group in _groups(pending, rows)]
         lm = language_models.load(backend, weights, **engine)
 

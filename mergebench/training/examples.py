@@ -33,10 +33,11 @@ def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, Any]]:
     """
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: texts contain other line separators, such as U+2028.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except FileNotFoundError:
         raise MergebenchError(f"{path} does not exist; the data step that writes it has not finished.") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines if lines != [""] else [], start=1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from mergebench import catalogue
@@ -274,6 +275,16 @@ class Plan:
             return {**spec, "rows": data.rows, "calibration_rows": data.calibration_rows}
         return {**spec, "limit": data.limits.get(dataset, data.limit)}
 
+    def local_files(self, dataset: str) -> list[str]:
+        """The files on this machine that a dataset is made from, so that a changed one makes it stale."""
+        data = self.preset.data
+        if data.sources.get(dataset, data.source) != "local":
+            return []
+        from mergebench.data.sources.local import files
+
+        found, _ = files(dataset, catalogue.datasets()[dataset], Path(self._root()))
+        return sorted(str(path) for path in found.values())
+
     def _root(self) -> str:
         root = os.path.expandvars(self.preset.data.root or "")
         if root.startswith("$"):
@@ -296,12 +307,14 @@ class Plan:
         return {**common, "algorithm": "sft", "settings": settings}
 
     def _spec_vectors(self, base: str, domain: str) -> dict[str, Any]:
-        return {"base": base, "domain": domain}
+        return {"base": base, "domain": domain, "vocabulary": self.preset.merging.vocabulary}
 
     def _spec_statistics(self, base: str, domain: str, kind: str) -> dict[str, Any]:
         size = catalogue.bases()[base]["size"]
         supervised = self.preset.training.supervised[size]
         settings = getattr(self.preset.statistics, kind).model_dump(mode="json")
+        if kind == "mask":
+            settings["scope"] = self.preset.merging.scope
         return {
             "base": base,
             "domain": domain,
@@ -320,6 +333,7 @@ class Plan:
             "domains": self.domains,
             "parameters": chosen.parameters,
             "scope": self.preset.merging.scope,
+            "vocabulary": self.preset.merging.vocabulary,
         }
 
     def _spec_tune(self, base: str, method: str) -> dict[str, Any]:

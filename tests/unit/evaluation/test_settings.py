@@ -11,7 +11,7 @@ def test_every_catalogue_entry_has_its_task_file_and_facts():
     for name, entry in catalogue.benchmarks().items():
         assert entry["task"] == f"{name}.yaml"
         assert (TASKS / entry["task"]).is_file()
-        assert entry["role"] in ("in_domain", "forgetting", "surrogate", "extra")
+        assert entry["role"] in ("in_domain", "forgetting", "surrogate")
         assert entry["direction"] == "higher"
         assert entry["rows"] > 0
         assert {"title", "domain", "metric", "shots", "generation", "dataset", "matches", "notes"} <= set(entry)
