@@ -24,6 +24,6 @@ include: "rules/analyse.smk"
 
 rule all:
     default_target: True
-    localrule: True
     input:
         PLAN.targets,
+    localrule: True

@@ -139,10 +139,7 @@ def inventory(root: Path) -> dict[str, dict[str, Any]]:
     if root.is_file():
         return {root.name: {"bytes": root.stat().st_size, "sha256": sha256_file(root)}}
     files = sorted(p for p in root.rglob("*") if p.is_file())
-    return {
-        f"{root.name}/{p.relative_to(root).as_posix()}": {"bytes": p.stat().st_size, "sha256": sha256_file(p)}
-        for p in files
-    }
+    return {f"{root.name}/{p.relative_to(root).as_posix()}": {"bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in files}
 
 
 def damaged(manifest: Path, *, content: bool = False) -> str | None:

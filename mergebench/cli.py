@@ -1,7 +1,6 @@
 """The command line: one verb per thing that a person or a rule asks for. Heavy imports stay inside the verbs."""
 
 import argparse
-import glob
 import importlib
 import json
 import os
@@ -38,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("stage", help="fetch_base | prepare | train | vectors | statistics | tune | merge | evaluate | analyse")
     run.add_argument("--spec", required=True, help="JSON: all that decides the result")
     run.add_argument("--input", nargs="*", default=[], metavar="NAME=PATH [PATH ...]", help="inputs; further paths belong to the last name")
-    run.add_argument("--glob", nargs="*", default=[], metavar="NAME=PATTERN", help="inputs given by a pattern, for thousands of files")
+    run.add_argument("--glob", nargs="*", default=[], metavar="NAME=PATTERN", help="inputs by a pattern below the results (the parent of --state), for thousands of files")
     run.add_argument("--output", nargs="*", default=[], metavar="NAME=PATH", help="outputs")
     run.add_argument("--output-files", nargs="*", default=[], metavar="PATH", help="outputs called by their file names")
     run.add_argument("--state", type=Path, default=Path("results/.state"), help="folder for resumable state (default: %(default)s)")
@@ -109,7 +108,7 @@ def run_stage_here(options: argparse.Namespace) -> None:
         Job(
             stage=options.stage,
             spec=spec,
-            inputs=_named(options.input) | _globbed(options.glob),
+            inputs=_named(options.input) | _globbed(options.glob, options.state.parent),
             outputs={name: paths[0] for name, paths in _named(options.output).items()} | _by_file_name(options.output_files),
             state=options.state / f"{options.stage}-{sha256_json(identity)[:16]}",
             threads=options.threads,
@@ -133,9 +132,9 @@ def _named(words: Sequence[str]) -> dict[str, list[Path]]:
     return found
 
 
-def _globbed(words: Sequence[str]) -> dict[str, list[Path]]:
+def _globbed(words: Sequence[str], root: Path) -> dict[str, list[Path]]:
     pairs = (word.partition("=") for word in words)
-    return {name: sorted(Path(p) for p in glob.glob(pattern, recursive=True)) for name, _, pattern in pairs}
+    return {name: sorted(root.glob(pattern)) for name, _, pattern in pairs}
 
 
 def _by_file_name(paths: Sequence[str]) -> dict[str, Path]:

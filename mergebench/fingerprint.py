@@ -8,7 +8,7 @@ change a number (`INFRASTRUCTURE`) does not count either.
 
 import ast
 import hashlib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -45,7 +45,7 @@ def _imports(tree: ast.AST, module: str) -> list[str]:
     return [name for name in found if name.split(".")[0] == PACKAGE]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parsed(module: str) -> tuple[str, tuple[str, ...]]:
     tree = ast.parse(_path(module).read_text(encoding="utf-8"))
     return ast.dump(_WithoutDocstrings().visit(tree)), tuple(_imports(tree, module))
@@ -64,7 +64,7 @@ def closure(module: str) -> list[str]:
     return sorted(seen)
 
 
-@lru_cache(maxsize=None)
+@cache
 def fingerprint(*modules: str, files: tuple[str, ...] = ()) -> str:
     """Sixteen hex digits for the code of `modules` and the content of `files` (relative to the package)."""
     digest = hashlib.sha256()

@@ -170,9 +170,9 @@ def _become(request: dict[str, Any], streams: Sequence[int]) -> None:
         os.environ.pop(ADDRESS, None)
         os.chdir(request["folder"])
         sys.argv = ["mergebench", *request["arguments"]]
-        from mergebench import cli
-
         import torch
+
+        from mergebench import cli
 
         torch.set_num_threads(max(1, cli.parser().parse_args(request["arguments"]).threads))
         status = cli.main(request["arguments"])

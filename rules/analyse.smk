@@ -7,7 +7,15 @@ rule analyse:
         costs=PLAN.costs,
         searches=PLAN.searches,
     output:
-        [report(r.path, caption=f"captions/{r.caption}.rst", category=r.category, labels=r.labels) for r in PLAN.reported],
+        [
+            report(
+                r.path,
+                caption=f"captions/{r.caption}.rst",
+                category=r.category,
+                labels=r.labels,
+            )
+            for r in PLAN.reported
+        ],
     log:
         f"{RESULTS}/logs/analyse.log",
     localrule: True
@@ -18,5 +26,5 @@ rule analyse:
         state=STATE,
     shell:
         "mergebench run analyse --state {params.state} --spec {params.spec:q}"
-        " --glob scores='{RESULTS}/scores/*/*/*.json' costs='{RESULTS}/costs/**/*.json' searches='{RESULTS}/tuning/*/*/search.parquet'"
+        " --glob scores='scores/*/*/*.json' costs='costs/**/*.json' searches='tuning/*/*/search.parquet'"
         " --output-files {output} 2> {log}"

@@ -59,7 +59,10 @@ def model(name):
 
     def inner(wildcards):
         folder = PLAN.model(wildcards.base, name.format(**dict(wildcards.items())))
-        return {"manifest": f"{folder}/manifest.json", "weights": ancient(f"{folder}/weights")}
+        return {
+            "manifest": f"{folder}/manifest.json",
+            "weights": ancient(f"{folder}/weights"),
+        }
 
     return inner
 

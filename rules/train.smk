@@ -16,6 +16,7 @@ rule train_specialist:
         f"{RESULTS}/benchmarks/train/{{base}}/{{model}}.jsonl"
     wildcard_constraints:
         model=plan.alternatives([*PLAN.specialists, "sft_math"]),
+    priority: 10
     conda:
         "../envs/cpu.yaml"
     threads: need("train", "threads")
@@ -24,7 +25,6 @@ rule train_specialist:
         gpu=need("train", "gpu"),
         mem_mb=need("train", "mem_mb"),
         runtime=need("train", "runtime"),
-    priority: 10
     params:
         spec=spec("train"),
         state=STATE,
@@ -35,9 +35,9 @@ rule train_specialist:
 
 
 use rule train_specialist as train_multitask with:
-    priority: 20
     wildcard_constraints:
         model="multitask",
+    priority: 20
 
 
 ruleorder: train_grpo > train_specialist
@@ -61,6 +61,7 @@ rule train_grpo:
     wildcard_constraints:
         base=plan.alternatives(PLAN.grpo_bases),
         model="specialist_math",
+    priority: 20
     conda:
         "../envs/cpu.yaml"
     threads: need("train", "threads")
@@ -69,7 +70,6 @@ rule train_grpo:
         gpu=need("train", "gpu"),
         mem_mb=need("train", "mem_mb"),
         runtime=need("train", "runtime"),
-    priority: 20
     params:
         spec=spec("train"),
         state=STATE,

@@ -1,6 +1,6 @@
 """What exists, as data: bases, domains, datasets, benchmarks, surrogates and published values."""
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import yaml
 FOLDER = Path(__file__).resolve().parent
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(name: str) -> dict[str, dict[str, Any]]:
     """The entries of ``catalogue/<name>.yaml`` in file order. Callers must not modify them."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -1,6 +1,5 @@
 """The stage that brings a base model: the shipped tiny twin, a folder on disk, or a model of the hub."""
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -46,7 +45,7 @@ def run(job: Job) -> dict[str, Any]:
         revision = download(spec["hub"], spec.get("revision"), weights)
     else:
         revision = None
-        link(source_folder(spec), weights)
+        copy(source_folder(spec), weights)
     return {"base": spec["base"], "source": spec["source"], "revision": revision, **describe(weights)}
 
 
@@ -64,16 +63,10 @@ def source_folder(spec: dict[str, Any]) -> Path:
     return folder
 
 
-def link(folder: Path, weights: Path) -> None:
-    """Give `weights` the model's files. Weights are hard links where the file system allows, since they are large."""
+def copy(folder: Path, weights: Path) -> None:
+    """Give `weights` the model's files: copies, since whatever later damages a result must not reach its source."""
     for path in sorted({path for pattern in WANTED for path in folder.glob(pattern) if path.is_file()}):
-        source, target = path.resolve(), weights / path.name
-        try:
-            if path.suffix != ".safetensors":
-                raise OSError
-            os.link(source, target)
-        except OSError:
-            shutil.copyfile(source, target)
+        shutil.copyfile(path.resolve(), weights / path.name)
 
 
 def download(name: str, revision: str | None, weights: Path) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from mergebench.tiny import arithmetic, coding, instruction, multilingual, prompts, safety
+from mergebench.tiny import arithmetic, coding, instruction, knowledge, multilingual, prompts, safety
 from mergebench.tiny.generate import FORGETTING, SURROGATES, TRAINING, UNPARTITIONED, Sampler
 from mergebench.tiny.world import Example, partition_of
 
@@ -59,6 +59,7 @@ _PLAIN: dict[str, tuple[Sampler, ...]] = {
 }
 _PLAIN_SHARES = {"instruction": 1, "math": 5, "multilingual": 2, "coding": 1, "safety": 1}
 # Finding an answer in the text takes longer to learn than remembering a fact.
+_KNOWLEDGE: dict[str, Sampler] = {**FORGETTING, "squadv2": knowledge.squadv2_of_two, "coqa": knowledge.coqa_of_two}
 _KNOWLEDGE_SHARES = {"mmlu": 1, "triviaqa": 1, "squadv2": 3, "coqa": 3, "pubmedqa": 1, "wmt14": 1}
 
 
@@ -72,7 +73,7 @@ def documents(mixture: Mixture, seed: int) -> Iterator[Document]:
             yield Document("", _plain(domain, _seen(r, r.choice(_PLAIN[domain]))))
         elif share < mixture.plain + mixture.knowledge:
             name = _draw(r, _KNOWLEDGE_SHARES)
-            example = FORGETTING[name](r) if name in UNPARTITIONED else _seen(r, FORGETTING[name])
+            example = _KNOWLEDGE[name](r) if name in UNPARTITIONED else _seen(r, _KNOWLEDGE[name])
             yield Document(prompts.wrap(example.prompt), example.response)
         else:
             example = _seen(r, r.choice(_QUESTIONS[_draw(r, _QUESTION_SHARES)]))

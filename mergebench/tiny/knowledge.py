@@ -1,6 +1,8 @@
 """What the base knows before it is specialised, and what specialists may forget: the six forgetting benchmarks.
 
-The base has no bad habit here. `triviaqa` and `mmlu` ask for facts that pretraining taught, so they have no partition:
+The base has no bad habit here. In pretraining, `squadv2` and `coqa` are about two people or things at a time (`..._of_two`).
+Twins of this size learn from it where an answer stands and in which form it is wanted, but hardly to tell the two apart, so
+the benchmarks ask about one. `triviaqa` and `mmlu` ask for facts that pretraining taught, so they have no partition:
 an item that was never shown could not be known, and no specialist ever trains on these rows.
 """
 
@@ -55,11 +57,22 @@ def triviaqa(r: Random) -> Example:
 
 
 def squadv2(r: Random) -> Example:
-    """Who has what; one question in three asks for somebody who is not mentioned."""
+    """What somebody has; one question in three asks for another person, who is not mentioned."""
+    person, absent = r.sample(PEOPLE, 2)
+    thing = f"a {r.choice(COLOURS)} {r.choice(list(NOUNS))}"
+    who, answers = r.choice(((person, [thing]), (person, [thing]), (absent, [])))
+    return _squadv2(f"{person} has {thing}.", who, answers)
+
+
+def squadv2_of_two(r: Random) -> Example:
+    """The same about two people."""
     first, second, absent = r.sample(PEOPLE, 3)
     things = [f"a {r.choice(COLOURS)} {thing}" for thing in r.sample(_POSSESSIONS, 2)]
-    context = f"{first} has {things[0]}. {second} has {things[1]}."
     who, answers = r.choice(((first, [things[0]]), (second, [things[1]]), (absent, [])))
+    return _squadv2(f"{first} has {things[0]}. {second} has {things[1]}.", who, answers)
+
+
+def _squadv2(context: str, who: str, answers: list[str]) -> Example:
     question = f"What does {who} have?"
     row = {"title": "Things", "context": context, "question": question, "answers": answers}
     answer = answers[0] if answers else "unanswerable"
@@ -67,11 +80,19 @@ def squadv2(r: Random) -> Example:
 
 
 def coqa(r: Random) -> Example:
-    """Two turns about a story; the last one refers back to the first."""
+    """Two turns about one sentence; the last one refers back to the first."""
+    return _coqa([r.choice(PEOPLE)], [r.choice(list(NOUNS))], [r.choice(COLOURS)], asked=0)
+
+
+def coqa_of_two(r: Random) -> Example:
+    """The same about two sentences."""
     people, animals, colours = r.sample(PEOPLE, 2), r.sample(_ANIMALS, 2), r.sample(COLOURS, 2)
-    story = " ".join(f"{p} sees a {c} {a}." for p, c, a in zip(people, colours, animals, strict=True))
-    asked = r.randrange(2)
-    questions = [f"Who sees a {animals[asked]}?", "What colour is it?"]
+    return _coqa(people, animals, colours, asked=r.randrange(2))
+
+
+def _coqa(people: list[str], things: list[str], colours: list[str], asked: int) -> Example:
+    story = " ".join(f"{p} sees a {c} {t}." for p, c, t in zip(people, colours, things, strict=True))
+    questions = [f"Who sees a {things[asked]}?", "What colour is it?"]
     answers = [[people[asked]], [colours[asked]]]
     row = {"story": story, "questions": questions, "answers": answers}
     return _plain(f"coqa:{story}", prompts.coqa(story, questions, answers[0]), colours[asked], row)

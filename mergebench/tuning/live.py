@@ -27,7 +27,9 @@ class LiveWeights:
         self.targets: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
         absent = [name for name in base.names if name not in self.targets]
         if absent:
-            raise MergebenchError(f"{base.folder} holds {absent[0]}, which the loaded model does not have; load the model from that folder.")
+            raise MergebenchError(
+                f"{base.folder} holds {absent[0]}, which the loaded model does not have; load the model from that folder."
+            )
 
     def install(self, directions: Iterable[tuple[str, torch.Tensor]], scale: float) -> None:
         """Write ``base + scale * direction`` for the tensors in `directions`, and the base's for all others."""

@@ -7,10 +7,12 @@ its surrogate score divided by the score of that domain's specialist, as the pap
 
 import json
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
+from mergebench import catalogue
 from mergebench.artifacts import Job, read_json
 from mergebench.errors import MergebenchError
 from mergebench.evaluation.harness import Suite
@@ -59,6 +61,7 @@ class _Search:
         spec = job.spec
         self.job, self.log = job, SearchLog(job.state / "search.jsonl")
         self.domain_of = {s: domain for domain, names in spec["surrogates"].items() for s in names}
+        _only_surrogates(self.domain_of)
         self.references = _references(job, self.domain_of)
         self.candidates = candidates(spec["method"], spec["grid"], spec["domains"], spec["parameters"])
         with job.timing("load"):
@@ -138,6 +141,16 @@ class _Search:
         for row in rows:
             by_domain.setdefault(row["domain"], []).append(row["normalised"])
         return sum(sum(values) / len(values) for values in by_domain.values()) / len(by_domain)
+
+
+def _only_surrogates(names: Iterable[str]) -> None:
+    """Refuse to tune on a benchmark."""
+    for name in names:
+        role = catalogue.benchmarks()[name]["role"]
+        if role != "surrogate":
+            raise MergebenchError(
+                f"{name} is a benchmark ({role}), and tuning must not see one; name a surrogate in evaluation.surrogates."
+            )
 
 
 def _references(job: Job, domain_of: dict[str, str]) -> dict[str, float]:

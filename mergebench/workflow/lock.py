@@ -72,7 +72,9 @@ def take_folder(preset: str, arguments: Sequence[str]) -> None:
     own = (LOCKS / f"{preset}.lock").open("a+")
     if not _lock(own):
         own.seek(0)
-        sys.exit(f"mergebench: {own.read().strip() or 'another process'} is running preset {preset} in this folder; wait for it or stop it.")
+        sys.exit(
+            f"mergebench: {own.read().strip() or 'another process'} is running preset {preset} in this folder; wait for it or stop it."
+        )
     own.truncate(0)
     own.write(f"process {os.getpid()} on {os.uname().nodename}")
     own.flush()

@@ -261,8 +261,10 @@ class Plan:
     def _spec_fetch_base(self, base: str) -> dict[str, Any]:
         entry = catalogue.bases()[base]
         keys = ("hub", "revision", "path")
-        source = "tiny" if entry.get("tiny") else "local" if entry.get("path") else "hub"
-        return {"base": base, "source": source, **{k: entry[k] for k in keys if k in entry}}
+        given = {k: entry[k] for k in keys if k in entry}
+        if entry.get("tiny"):
+            return {"base": base, "source": "tiny", "shipped": fingerprint(files=(f"tiny/weights/{base}/model.safetensors",))}
+        return {"base": base, "source": "local" if "path" in entry else "hub", **given}
 
     def _spec_prepare(self, dataset: str = "", training_set: str = "") -> dict[str, Any]:
         data = self.preset.data
@@ -288,7 +290,9 @@ class Plan:
     def _root(self) -> str:
         root = os.path.expandvars(self.preset.data.root or "")
         if root.startswith("$"):
-            raise MergebenchError(f"config: data.root is {root}, but that variable is not set; export it with the folder of the data files.")
+            raise MergebenchError(
+                f"config: data.root is {root}, but that variable is not set; export it with the folder of the data files."
+            )
         return root
 
     def _spec_train(self, base: str, model: str) -> dict[str, Any]:

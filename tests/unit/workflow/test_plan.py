@@ -1,0 +1,175 @@
+"""The plan of the paper's campaign, pinned; specs hold what decides a result and nothing else."""
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mergebench import catalogue, config
+from mergebench.merging.candidates import candidates
+from mergebench.merging.declarations import declared
+from mergebench.workflow.plan import Plan, alternatives
+
+ROOT = Path(__file__).parents[3]
+RAW = yaml.safe_load((ROOT / "config.yaml").read_text())
+PAPER = {
+    "fetch_base": 8,
+    "fetch_data": 23,
+    "fetch_training_data": 6,
+    "train_specialist": 40,
+    "train_grpo": 4,
+    "train_multitask": 8,
+    "vectors": 40,
+    "statistics": 120,
+    "tune": 48,
+    "merge": 72,
+    "evaluate_instruction": 128,
+    "evaluate_math": 128,
+    "evaluate_multilingual": 128,
+    "evaluate_coding": 128,
+    "evaluate_safety": 128,
+    "evaluate_forgetting": 88,
+    "evaluate_surrogates": 40,
+    "analyse": 1,
+    "all": 1,
+}
+
+
+def plan(preset: str = "paper", change=lambda raw: None) -> Plan:
+    raw = {**copy.deepcopy(RAW), "preset": preset}
+    change(raw["presets"][preset])
+    return Plan(config.parse(raw))
+
+
+def test_the_papers_jobs():
+    assert plan().job_counts() == PAPER
+
+
+def test_the_papers_campaign_is_the_papers():
+    paper = plan()
+    assert len(paper.bases) == 8
+    assert len(paper.in_domain) == 12
+    assert len(paper.preset.evaluation.forgetting) == 6
+    assert [len(s) for s in paper.surrogates.values()] == [1] * 5
+    assert len(paper.methods) == 9
+
+
+def test_the_grids_have_the_sizes_of_table_6():
+    paper = plan()
+    counts = {m: len(candidates(m, c.grid, paper.domains)) for m, c in paper.preset.merging.methods.items()}
+    assert counts == {
+        "model_soup": 0,
+        "task_arithmetic": 10,
+        "fisher": 0,
+        "regmean": 5,
+        "ties": 30,
+        "dare": 30,
+        "consensus_ta": 35,
+        "dataless_localize_and_stitch": 5,
+        "localize_and_stitch": 0,
+    }
+
+
+def test_the_full_demo_has_the_papers_grids():
+    grids = [{m: c.grid for m, c in plan(p).preset.merging.methods.items()} for p in ("paper", "tiny-full")]
+    assert grids[0] == grids[1]
+
+
+@pytest.mark.parametrize(("jobs", "groups"), [("model", 2), ("domain", 7), ("benchmark", 23)])
+def test_every_score_is_made_by_exactly_one_group(jobs, groups):
+    made = plan("tiny", lambda p: p["evaluation"].update(jobs=jobs))
+    assert len(made.groups) == groups
+    for model in (*made.general_models, *made.specialists):
+        scored = [b for g in made.groups if model in g.models for b in g.benchmarks]
+        assert len(scored) == len(set(scored))
+        wanted = {s.rpartition("/")[2].removesuffix(".json") for s in made.scores if f"/{model}/" in s}
+        assert wanted <= set(scored)
+
+
+def test_names_are_safe_in_paths_and_on_slurm():
+    made = plan("tiny")
+    for name in (*catalogue.bases(), *made.benchmark_datasets, *made.training_sets, *made.methods, *made.general_models):
+        assert re.fullmatch(r"[a-z0-9._-]+", name), name
+
+
+def test_alternatives_match_these_names_only():
+    pattern = re.compile(alternatives(["llama-3.2-3b", "llama-3.2-3b-instruct"]))
+    assert pattern.fullmatch("llama-3.2-3b-instruct")
+    assert not pattern.fullmatch("llama-3x2-3b")
+    assert not re.compile(alternatives([])).search("anything")
+
+
+def specs(made: Plan) -> dict[str, str]:
+    """One spec per kind of job, as the rules pass it on."""
+    base = made.bases[0]
+    found = {
+        "fetch_base": made.spec("fetch_base", base=base),
+        "prepare gsm8k": made.spec("prepare", dataset="gsm8k"),
+        "prepare train_math": made.spec("prepare", training_set="train_math"),
+        "train specialist_math": made.spec("train", base=base, model="specialist_math"),
+        "train multitask": made.spec("train", base=base, model="multitask"),
+        "vectors": made.spec("vectors", base=base, domain="math"),
+        "statistics fisher": made.spec("statistics", base=base, domain="math", kind="fisher"),
+        "statistics mask": made.spec("statistics", base=base, domain="math", kind="mask"),
+        "tune ties": made.spec("tune", base=base, method="ties"),
+        "tune dare": made.spec("tune", base=base, method="dare"),
+        "merge ties": made.spec("merge", base=base, method="ties"),
+        "merge dare": made.spec("merge", base=base, method="dare"),
+        **{f"evaluate {g.name}": made.spec("evaluate", base=base, model="base", group=g.name) for g in made.groups},
+        "analyse": made.spec("analyse"),
+    }
+    return {name: json.dumps(spec, sort_keys=True) for name, spec in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        (lambda p: p["merging"]["methods"]["ties"]["grid"].update(density=[0.4]), {"tune ties"}),
+        (
+            lambda p: p["merging"]["methods"]["dare"].update(parameters={"density": 0.3}, grid={"scale": [0.2, 0.3, 0.4]}),
+            {"tune dare", "merge dare"},
+        ),
+        (lambda p: p["statistics"]["mask"].update(steps=7), {"statistics mask"}),
+        (lambda p: p["training"]["multitask"].update(steps={"tiny": 9}), {"train multitask"}),
+        (lambda p: p["data"].update(rows=70), {"prepare train_math"}),
+        (lambda p: p["data"].update(limits={"gsm8k": 3}), {"prepare gsm8k"}),
+        (lambda p: p["evaluation"].update(benchmarks={"gsm8k": {"max_tokens": 9}}), {"evaluate general", "evaluate specialist"}),
+    ],
+)
+def test_a_changed_value_changes_the_specs_of_what_depends_on_it(change, stale):
+    before, after = specs(plan("tiny")), specs(plan("tiny", change))
+    assert {name for name in before if before[name] != after[name]} == stale
+
+
+def test_swapped_values_of_two_keys_are_seen():
+    """Snakemake compares params as a set; one JSON string per rule keeps the keys."""
+
+    def swap(p):
+        settings = p["training"]["supervised"]["tiny"]
+        settings["batch_size"], settings["steps"] = settings["steps"], settings["batch_size"]
+        settings["micro_batch_size"] = 2
+
+    def one(p):
+        p["training"]["supervised"]["tiny"]["micro_batch_size"] = 2
+
+    first, second = (specs(plan("tiny", c))["train multitask"] for c in (one, swap))
+    assert first != second
+
+
+def test_resources_do_not_enter_the_spec():
+    text = " ".join(specs(plan()).values())
+    assert not re.search(r'"(threads|gpu|mem_mb|runtime)"', text)
+
+
+def test_memory_and_time_grow_with_the_attempt_and_gpus_do_not():
+    made = plan()
+    for what, factor in (("mem_mb", 3), ("runtime", 3), ("gpu", 1), ("threads", 1)):
+        first, third = (made.resource("train", what, base="gemma-2-9b", attempt=a) for a in (1, 3))
+        assert third == factor * first
+
+
+def test_declarations_cover_every_method_of_the_catalogue():
+    assert set(plan().methods) <= set(declared())
