@@ -52,7 +52,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml envs/cpu.lock | $(VENV)/bin/python
-	@echo "Installing the locked CPU stack into $(VENV) (about 1.5 GB, once)"
+	@echo "Installing the locked CPU stack into $(VENV) (about 2 GB, once)"
 	$(PIP) install --quiet --extra-index-url $(TORCH_INDEX) --requirement envs/cpu.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

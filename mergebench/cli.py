@@ -101,8 +101,6 @@ def run_stage_here(options: argparse.Namespace) -> None:
     except json.JSONDecodeError as error:
         raise MergebenchError(f"--spec is not valid JSON: {error}.") from None
     module = importlib.import_module(MODULES[options.stage])
-    keys = getattr(module, "STATE_KEYS", None)
-    identity = {key: spec.get(key) for key in keys} if keys else spec
     execute(
         module,
         Job(
@@ -110,7 +108,7 @@ def run_stage_here(options: argparse.Namespace) -> None:
             spec=spec,
             inputs=_named(options.input) | _globbed(options.glob, options.state.parent),
             outputs={name: paths[0] for name, paths in _named(options.output).items()} | _by_file_name(options.output_files),
-            state=options.state / f"{options.stage}-{sha256_json(identity)[:16]}",
+            state=options.state / f"{options.stage}-{sha256_json(spec)[:16]}",
             threads=options.threads,
         ),
     )

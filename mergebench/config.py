@@ -13,6 +13,8 @@ from mergebench.merging.declarations import declared
 from mergebench.merging.statistics.settings import FisherSettings, GramSettings, MaskSettings
 from mergebench.training.settings import GrpoSettings, Mixture, SftSettings
 
+SCOPES = ("all", "no-embeddings", "backbone")
+PATTERN = "regex:"
 Source = Literal["hub", "local", "tiny"]
 Size = Literal["tiny", "small", "large"]
 Positive = Annotated[int, Field(ge=1)]
@@ -48,6 +50,7 @@ class Reinforcement(Section):
     """GRPO on top of the supervised mathematics specialist, for the bases named here."""
 
     bases: list[str]
+    supervised_steps: Positive | None = Field(None, description="optimiser steps of the supervised stage before it; null: as for a specialist")
     settings: GrpoSettings
 
 
@@ -65,7 +68,7 @@ class MethodConfig(Section):
 
 
 class Merging(Section):
-    scope: str = Field("all", description="all | no-embeddings | backbone | a regular expression over tensor names")
+    scope: str = Field("all", description="all | no-embeddings | backbone | regex:PATTERN over tensor names")
     vocabulary: Literal["refuse", "base"] = Field("refuse", description="embedding rows that the base lacks: an error, or dropped")
     methods: dict[str, MethodConfig]
 
@@ -141,8 +144,11 @@ class Preset(Section):
             size = catalogue.bases()[base]["size"]
             if size not in self.training.supervised:
                 raise ValueError(f"training.supervised: has no settings for size {size!r}, which base {base} needs")
-            if self.data.source != "tiny" and self.data.root is None and "local" in (self.data.source, *self.data.sources.values()):
-                raise ValueError("data.root: is null, but source local needs the folder with the datasets' files")
+        if self.data.root is None and "local" in (self.data.source, *self.data.sources.values()):
+            raise ValueError("data.root: is null, but source local needs the folder with the datasets' files")
+        scope = self.merging.scope
+        if scope not in SCOPES and not scope.startswith(PATTERN):
+            raise ValueError(f"merging.scope: {scope!r} is not known; {nearest(scope, [*SCOPES, PATTERN + 'PATTERN'])}")
         self._methods()
         return self
 

@@ -1,7 +1,6 @@
 """The plan of the campaign, and what turns it into rules: closed wildcards, specs and resources."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -15,12 +14,8 @@ PLAN = plan.Plan(CONFIGURATION)
 RESULTS = PLAN.results
 STATE = f"{RESULTS}/.state"
 
-# Jobs call `mergebench` by name: the one of this interpreter's environment, activated or not.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-
 if workflow.is_main_process:
-    lock.take_folder(PLAN.name, sys.argv[1:])
-    lock.check_results(RESULTS, sys.argv[1:])
+    lock.prepare(PLAN, sys.argv[1:])
 
 
 onstart:

@@ -16,6 +16,7 @@ from typing import IO, Any
 from mergebench import config
 from mergebench.artifacts import set_damaged_aside, sha256_json, write_json
 from mergebench.errors import MergebenchError
+from mergebench.workflow.plan import Plan
 
 VARIABLE = "MERGEBENCH_CONFIGURATION"
 FOLDER = Path(".snakemake/mergebench")
@@ -58,6 +59,23 @@ def check_results(results: str, arguments: Sequence[str]) -> None:
         return
     for sentence in set_damaged_aside(root, dry_run=only_asks(arguments)):
         print(f"mergebench: {sentence}", file=sys.stderr)
+
+
+def prepare(plan: Plan, arguments: Sequence[str]) -> None:
+    """What the main process does before planning: checks, the folder's lock, damaged artifacts set aside."""
+    find_commands()
+    try:
+        if not only_asks(arguments):
+            plan.check_runnable()
+    except MergebenchError as error:
+        sys.exit(f"mergebench: {error}")
+    take_folder(plan.name, arguments)
+    check_results(plan.results, arguments)
+
+
+def find_commands() -> None:
+    """Let jobs find `mergebench` by name in this interpreter's environment, whether it is activated or not."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def take_folder(preset: str, arguments: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from mergebench.config import Configuration
 from mergebench.errors import MergebenchError
 from mergebench.fingerprint import ROOT, fingerprint
 from mergebench.merging.declarations import declared
+from mergebench.tiny.shipped import shipped
 
 # The module whose `run` executes a stage; its import closure is the code that makes the stage's outputs stale.
 MODULES = {
@@ -69,6 +70,18 @@ class Plan:
         self.bases = list(self.preset.bases)
         self.domains = list(self.preset.domains)
         self.methods = list(self.preset.merging.methods)
+
+    def check_runnable(self) -> None:
+        """Refuse, before the first job, what would stop after days of training.
+
+        Raises:
+            MergebenchError: the configuration asks for a part that this version does not have.
+        """
+        if self.preset.evaluation.judge == "wildguard":
+            raise MergebenchError(
+                "config: evaluation.judge is wildguard, which this version cannot run yet; set it to keyword "
+                "(marked as such in every score), or wait with this preset."
+            )
 
     # -- names ---------------------------------------------------------------------------------------------
 
@@ -263,6 +276,7 @@ class Plan:
         keys = ("hub", "revision", "path")
         given = {k: entry[k] for k in keys if k in entry}
         if entry.get("tiny"):
+            shipped(base)
             return {"base": base, "source": "tiny", "shipped": fingerprint(files=(f"tiny/weights/{base}/model.safetensors",))}
         return {"base": base, "source": "local" if "path" in entry else "hub", **given}
 
@@ -303,6 +317,8 @@ class Plan:
             assert training.grpo is not None
             return {**common, "algorithm": "grpo", "grpo": training.grpo.settings.model_dump(mode="json")}
         settings = training.supervised[size].model_dump(mode="json")
+        if model == "sft_math" and training.grpo is not None and training.grpo.supervised_steps:
+            settings |= {"steps": training.grpo.supervised_steps}
         if model == "multitask":
             assert training.multitask is not None
             settings["mixture"] = training.multitask.mixture
@@ -317,8 +333,6 @@ class Plan:
         size = catalogue.bases()[base]["size"]
         supervised = self.preset.training.supervised[size]
         settings = getattr(self.preset.statistics, kind).model_dump(mode="json")
-        if kind == "mask":
-            settings["scope"] = self.preset.merging.scope
         return {
             "base": base,
             "domain": domain,
@@ -326,6 +340,7 @@ class Plan:
             "settings": {kind: settings},
             "calibration": {"rows": self.preset.data.calibration_rows, "max_length": supervised.max_length},
             "template": supervised.template,
+            **({"scope": self.preset.merging.scope} if kind == "mask" else {}),
         }
 
     def _spec_merge(self, base: str, method: str) -> dict[str, Any]:
@@ -428,10 +443,11 @@ class Plan:
 
 
 CPU_JOB = {"gpu": 0, "mem_mb": 8_000, "runtime": 60, "threads": 1}
+# One GPU per training job: a job is one process, and the Trainer would split a batch over all GPUs that it sees.
 RESOURCES: dict[str, dict[str, dict[str, int]]] = {
     "tiny": {},
     "small": {
-        "train": {"gpu": 8, "mem_mb": 256_000, "runtime": 24 * 60, "threads": 32},
+        "train": {"gpu": 1, "mem_mb": 256_000, "runtime": 24 * 60, "threads": 32},
         "statistics": {"gpu": 1, "mem_mb": 128_000, "runtime": 4 * 60, "threads": 8},
         "tune": {"gpu": 1, "mem_mb": 128_000, "runtime": 12 * 60, "threads": 8},
         "evaluate": {"gpu": 1, "mem_mb": 64_000, "runtime": 8 * 60, "threads": 8},
@@ -439,7 +455,7 @@ RESOURCES: dict[str, dict[str, dict[str, int]]] = {
         "vectors": {"gpu": 0, "mem_mb": 32_000, "runtime": 60, "threads": 8},
     },
     "large": {
-        "train": {"gpu": 8, "mem_mb": 512_000, "runtime": 48 * 60, "threads": 32},
+        "train": {"gpu": 1, "mem_mb": 512_000, "runtime": 48 * 60, "threads": 32},
         "statistics": {"gpu": 1, "mem_mb": 256_000, "runtime": 8 * 60, "threads": 8},
         "tune": {"gpu": 1, "mem_mb": 256_000, "runtime": 24 * 60, "threads": 8},
         "evaluate": {"gpu": 1, "mem_mb": 96_000, "runtime": 12 * 60, "threads": 8},

@@ -14,7 +14,7 @@ COMMANDS = ("make", "mergebench", "snakemake", "python", "export")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, and the last sentence before it."""
+    """A fenced block: its language, its text, and the paragraph before it on one line."""
 
     language: str
     text: str
@@ -35,7 +35,7 @@ class Command:
 
 def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
-    return [Block(m[1], m[2], text[: m.start()].rstrip().rpartition("\n\n")[2]) for m in FENCE.finditer(text)]
+    return [Block(m[1], m[2], " ".join(text[: m.start()].rstrip().rpartition("\n\n")[2].split())) for m in FENCE.finditer(text)]
 
 
 def commands() -> list[Command]:

@@ -19,7 +19,7 @@ def _below(section: dict[str, Any], prefix: str, known: dict[str, Any]) -> Itera
     for key, entry in section.get("properties", {}).items():
         yield f"{prefix}{key}", _kind(entry, known), _default(entry)
         below = "" if key == "presets" else f"{prefix}{key}."
-        for option in map(lambda o: _resolved(o, known), entry.get("anyOf", [entry])):
+        for option in (_resolved(choice, known) for choice in entry.get("anyOf", [entry])):
             yield from _below(option, below, known)
             values = option.get("additionalProperties") or next(iter(option.get("patternProperties", {}).values()), None)
             if isinstance(values, dict):

@@ -191,7 +191,8 @@ def test_merging_names_every_method_and_parameter():
         assert [p for p in declaration.parameters if f"`{p}`" not in named[method]] == []
 
 
-def test_tiny_states_size_and_steps_of_every_twin():
-    named = rows(ROOT / "docs/tiny.md")
+def test_tiny_states_how_every_twin_was_made():
+    text, named = (ROOT / "docs/tiny.md").read_text(), rows(ROOT / "docs/tiny.md")
     for base, twin in TWINS.items():
+        assert f"{twin.mixture.wanted:g} {base.rpartition('-')[2]}" in text
         assert f" | {catalogue.bases()[base]['parameters']:,} | {twin.steps:,} |" in named[base]

@@ -16,7 +16,7 @@ import torch
 from mergebench.artifacts import MANIFEST, Job, read_json
 from mergebench.checkpoints.reader import Checkpoint
 from mergebench.errors import MergebenchError
-from mergebench.merging.scope import names_in_scope
+from mergebench.merging.scope import ALL, names_in_scope
 from mergebench.merging.statistics.fisher import Fisher
 from mergebench.merging.statistics.gram import Gram
 from mergebench.merging.statistics.mask import train_mask
@@ -101,7 +101,7 @@ def _mask(job: Job, model: Any, tokenizer: Any, rows: list[Example], settings: M
     parameters = dict(model.named_parameters())
     checkpoint = Checkpoint(job.path("base"))
     base = {name: checkpoint.tensor(name).to(p.device, torch.float32) for name, p in parameters.items()}
-    covered = names_in_scope(checkpoint, settings.scope)
+    covered = names_in_scope(checkpoint, job.spec.get("scope", ALL))
     task_vector = {name: parameters[name].detach() - base[name] for name in covered}
     masks, measured = train_mask(
         model,
@@ -109,7 +109,7 @@ def _mask(job: Job, model: Any, tokenizer: Any, rows: list[Example], settings: M
         task_vector,
         rows,
         tokenizer.pad_token_id,
-        **settings.model_dump(exclude={"rows", "scope"}),
+        **settings.model_dump(exclude={"rows"}),
         seed=job.spec["seed"],
         progress=lambda done: job.progress(done, settings.steps, "mask: steps"),
     )

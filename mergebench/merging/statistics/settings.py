@@ -33,7 +33,6 @@ class MaskSettings(_Settings):
     l1: float = Field(0.0, ge=0)
     density: float = Field(0.1, gt=0, le=1)  # share of elements in the mask at the start
     bias: float = Field(5.0, gt=0)  # magnitude of the logits at the start (the paper's code: 5)
-    scope: str = "all"  # the parameters that the mask covers, as for merging
 
 
 KINDS: dict[str, type[_Settings]] = {"fisher": FisherSettings, "gram": GramSettings, "mask": MaskSettings}

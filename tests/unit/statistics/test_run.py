@@ -60,8 +60,8 @@ def test_base_and_specialist_files_are_unchanged(pico_base, pico_specialist, dat
 
 
 def test_a_mask_may_leave_the_embeddings_out(pico_base, pico_specialist, data, tmp_path):
-    settings = {"mask": {"steps": 1, "scope": "no-embeddings"}}
-    execute(stage, job(tmp_path, pico_base, pico_specialist, data, kinds=["mask"], settings=settings))
+    settings = {"mask": {"steps": 1}}
+    execute(stage, job(tmp_path, pico_base, pico_specialist, data, kinds=["mask"], settings=settings, scope="no-embeddings"))
     mask = Statistics(tmp_path / "mask.safetensors")
     assert mask.get("model.embed_tokens.weight") is None
     assert mask.get("model.norm.weight") is not None

@@ -37,7 +37,7 @@ def test_pretraining_learns(tmp_path: Path) -> None:
     losses: list[float] = []
     pretrain.pretrain("tiny-llama-weak", tmp_path, steps=40, progress=lambda *p: losses.append(float(p[2].split()[-1])))
     assert losses[0] == pytest.approx(math.log(tokenizer.VOCABULARY), rel=0.05)
-    assert sum(losses[-5:]) / 5 < 0.7 * losses[0]
+    assert sum(losses[-5:]) / 5 < 0.85 * losses[0]
 
 
 def test_the_command_writes_a_folder_per_twin_and_the_manifest(tmp_path: Path, capsys) -> None:
