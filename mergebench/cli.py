@@ -37,7 +37,13 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("stage", help="fetch_base | prepare | train | vectors | statistics | tune | merge | evaluate | analyse")
     run.add_argument("--spec", required=True, help="JSON: all that decides the result")
     run.add_argument("--input", nargs="*", default=[], metavar="NAME=PATH [PATH ...]", help="inputs; further paths belong to the last name")
-    run.add_argument("--glob", nargs="*", default=[], metavar="NAME=PATTERN", help="inputs by a pattern below the results (the parent of --state), for thousands of files")
+    run.add_argument(
+        "--glob",
+        nargs="*",
+        default=[],
+        metavar="NAME=PATTERN",
+        help="inputs by a pattern below the results (the parent of --state), for thousands of files",
+    )
     run.add_argument("--output", nargs="*", default=[], metavar="NAME=PATH", help="outputs")
     run.add_argument("--output-files", nargs="*", default=[], metavar="PATH", help="outputs called by their file names")
     run.add_argument("--state", type=Path, default=Path("results/.state"), help="folder for resumable state (default: %(default)s)")

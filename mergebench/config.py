@@ -50,7 +50,9 @@ class Reinforcement(Section):
     """GRPO on top of the supervised mathematics specialist, for the bases named here."""
 
     bases: list[str]
-    supervised_steps: Positive | None = Field(None, description="optimiser steps of the supervised stage before it; null: as for a specialist")
+    supervised_steps: Positive | None = Field(
+        None, description="optimiser steps of the supervised stage before it; null: as for a specialist"
+    )
     settings: GrpoSettings
 
 
