@@ -53,12 +53,13 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml envs/cpu.lock | $(VENV)/bin/python
 	@echo "Installing the locked CPU stack into $(VENV) (about 2 GB, once)"
-	$(PIP) install --quiet --extra-index-url $(TORCH_INDEX) --requirement envs/cpu.lock
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@$(PIP) install --quiet --no-deps --extra-index-url $(TORCH_INDEX) $$(grep '^torch==' envs/cpu.lock)
+	@$(PIP) install --quiet --requirement envs/cpu.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed envs/dev.lock
-	$(PIP) install --quiet --extra-index-url $(TORCH_INDEX) --requirement envs/dev.lock
+	@$(PIP) install --quiet --requirement envs/dev.lock
 	@touch $@
 
 clean: ## remove results, caches and the environment

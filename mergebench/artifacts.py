@@ -186,6 +186,7 @@ def execute(module: ModuleType, job: Job) -> None:
         if waited and published(job):
             print(f"[{job.stage}] another process has just finished this job", file=sys.stderr)
             return
+        job.state.mkdir(parents=True, exist_ok=True)  # the process that held the lease may have removed it
         remove_abandoned(job)
         started = time.monotonic()
         try:
@@ -224,14 +225,16 @@ def describe(job: Job, payload: dict[str, Any]) -> dict[str, Any]:
     return {
         "stage": job.stage,
         "spec": job.spec,
-        "inputs": {
-            name: [sha256_file(p) for p in job.paths(name) if p.is_file()]
-            for name in sorted(job.inputs)
-            if any(p.is_file() for p in job.paths(name))
-        },
+        "inputs": {name: digests for name in sorted(job.inputs) if (digests := [*filter(None, map(_identity, job.paths(name)))])},
         "files": files,
         **payload,
     }
+
+
+def _identity(path: Path) -> str | None:
+    """The hash that stands for an input: a folder's is that of its manifest, which lists the folder's files."""
+    described = path.parent / MANIFEST if path.is_dir() else path
+    return sha256_file(described) if described.is_file() else None
 
 
 def published(job: Job) -> bool:

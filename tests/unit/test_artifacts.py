@@ -57,6 +57,13 @@ def test_manifest_of_a_rerun_is_byte_identical(tmp_path):
     assert (tmp_path / "out/manifest.json").read_bytes() == first
 
 
+def test_the_manifest_names_its_inputs_by_hash(tmp_path):
+    execute(stage(write_weights), make_job(tmp_path))
+    execute(stage(write_weights), make_job(tmp_path / "second", base=tmp_path / "out/weights"))
+    manifest = json.loads((tmp_path / "second/out/manifest.json").read_text())
+    assert manifest["inputs"] == {"base": [artifacts.sha256_file(tmp_path / "out/manifest.json")]}
+
+
 def test_failure_leaves_nothing_under_final_or_temporary_names(tmp_path):
     def fail(job):
         write_weights(job)
