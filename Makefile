@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # The index that has the CPU build of torch. Where it cannot be reached, pip warns and looks elsewhere (a mirror, a wheel folder).
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-CORES ?= all
+# Each job of the tiny twins takes one core and half a gigabyte.
+CORES ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --retries 1
 SNAKEMAKE := PATH="$(BIN):$$PATH" $(BIN)/mergebench warm -- $(BIN)/snakemake --cores $(CORES)

@@ -86,8 +86,8 @@ def run_stage(options: argparse.Namespace) -> None:
     """Run one stage, in a warm process where a server offers one."""
     from mergebench import warm
 
-    if warm.offered():
-        raise SystemExit(warm.delegate(sys.argv[1:]))
+    if warm.offered() and (status := warm.delegate(sys.argv[1:])) is not None:
+        raise SystemExit(status)
     run_stage_here(options)
 
 

@@ -35,11 +35,17 @@ def offered() -> bool:
     return address is not None and Path(address).is_socket()
 
 
-def delegate(arguments: Sequence[str]) -> int:
-    """Let the server run ``mergebench ARGUMENTS`` with this process's streams; returns the exit status."""
+def delegate(arguments: Sequence[str]) -> int | None:
+    """Let the server run ``mergebench ARGUMENTS`` with this process's streams.
+
+    Returns the exit status, or None where the server is gone and the caller must do the work itself.
+    """
     request = json.dumps({"arguments": list(arguments), "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(os.environ[ADDRESS])
+        try:
+            connection.connect(os.environ[ADDRESS])
+        except OSError:
+            return None
         for number in FORWARDED:
             signal.signal(number, lambda caught, _: connection.send(bytes([caught])))
         socket.send_fds(connection, [len(request).to_bytes(8, "big")], [0, 1, 2])

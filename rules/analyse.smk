@@ -7,7 +7,8 @@ rule analyse:
         costs=PLAN.costs,
         searches=PLAN.searches,
     output:
-        [
+        cost=f"{RESULTS}/costs/analyse.json",
+        reported=[
             report(
                 r.path,
                 caption=f"captions/{r.caption}.rst",
@@ -18,6 +19,8 @@ rule analyse:
         ],
     log:
         f"{RESULTS}/logs/analyse.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/analyse.jsonl"
     localrule: True
     conda:
         "../envs/cpu.yaml"
@@ -27,4 +30,4 @@ rule analyse:
     shell:
         "mergebench run analyse --state {params.state} --spec {params.spec:q}"
         " --glob scores='scores/*/*/*.json' costs='costs/**/*.json' searches='tuning/*/*/search.parquet'"
-        " --output-files {output} 2> {log}"
+        " --output cost={output.cost} --output-files {output.reported} 2> {log}"

@@ -5,8 +5,11 @@ rule fetch_base:
     output:
         manifest=f"{RESULTS}/models/{{base}}/base/manifest.json",
         weights=directory(f"{RESULTS}/models/{{base}}/base/weights"),
+        cost=f"{RESULTS}/costs/fetch_base/{{base}}.json",
     log:
         f"{RESULTS}/logs/fetch_base/{{base}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fetch_base/{{base}}.jsonl"
     localrule: True
     conda:
         "../envs/cpu.yaml"
@@ -15,7 +18,7 @@ rule fetch_base:
         state=STATE,
     shell:
         "mergebench run fetch_base --online --state {params.state} --spec {params.spec:q}"
-        " --output manifest={output.manifest} weights={output.weights} 2> {log}"
+        " --output manifest={output.manifest} weights={output.weights} cost={output.cost} 2> {log}"
 
 
 rule fetch_data:
@@ -24,8 +27,11 @@ rule fetch_data:
     output:
         manifest=f"{RESULTS}/data/{{dataset}}/manifest.json",
         rows=f"{RESULTS}/data/{{dataset}}/rows.jsonl",
+        cost=f"{RESULTS}/costs/fetch_data/{{dataset}}.json",
     log:
         f"{RESULTS}/logs/fetch_data/{{dataset}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fetch_data/{{dataset}}.jsonl"
     localrule: True
     conda:
         "../envs/cpu.yaml"
@@ -34,7 +40,7 @@ rule fetch_data:
         state=STATE,
     shell:
         "mergebench run prepare --online --state {params.state} --spec {params.spec:q}"
-        " --output manifest={output.manifest} rows={output.rows} 2> {log}"
+        " --output manifest={output.manifest} rows={output.rows} cost={output.cost} 2> {log}"
 
 
 rule fetch_training_data:
@@ -44,8 +50,11 @@ rule fetch_training_data:
         manifest=f"{RESULTS}/data/{{training_set}}/manifest.json",
         train=f"{RESULTS}/data/{{training_set}}/train.jsonl",
         calibration=f"{RESULTS}/data/{{training_set}}/calibration.jsonl",
+        cost=f"{RESULTS}/costs/fetch_data/{{training_set}}.json",
     log:
         f"{RESULTS}/logs/fetch_training_data/{{training_set}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fetch_training_data/{{training_set}}.jsonl"
     localrule: True
     conda:
         "../envs/cpu.yaml"
@@ -54,4 +63,4 @@ rule fetch_training_data:
         state=STATE,
     shell:
         "mergebench run prepare --online --state {params.state} --spec {params.spec:q}"
-        " --output manifest={output.manifest} train={output.train} calibration={output.calibration} 2> {log}"
+        " --output manifest={output.manifest} train={output.train} calibration={output.calibration} cost={output.cost} 2> {log}"

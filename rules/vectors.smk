@@ -9,6 +9,7 @@ rule vectors:
     output:
         manifest=f"{RESULTS}/vectors/{{base}}/{{domain}}/manifest.json",
         spectrum=f"{RESULTS}/vectors/{{base}}/{{domain}}/spectrum.npz",
+        cost=f"{RESULTS}/costs/vectors/{{base}}/{{domain}}.json",
     log:
         f"{RESULTS}/logs/vectors/{{base}}/{{domain}}.log",
     benchmark:
@@ -26,4 +27,4 @@ rule vectors:
     shell:
         "mergebench run vectors --threads {threads} --state {params.state} --spec {params.spec:q}"
         " --input base={input.weights} specialist={input.specialist}"
-        " --output manifest={output.manifest} spectrum={output.spectrum} 2> {log}"
+        " --output manifest={output.manifest} spectrum={output.spectrum} cost={output.cost} 2> {log}"

@@ -11,18 +11,20 @@ import pandas as pd
 from mergebench.analysis.records import Record
 from mergebench.analysis.scope import Scope
 
+SPECTRUM = "spectrum"
 COST_COLUMNS = ["stage", "base", "method", "kind", "domain", "algorithm", "validation", "peak_rss_bytes"]
 SEARCH_COLUMNS = ["base", "method", "candidates"]
 MEASURES = ["algorithm_seconds", "validation_seconds", "peak_memory_mib", "candidates"]
 
 
 def read_costs(paths: Iterable[Path]) -> pd.DataFrame:
-    """Read the cost records of the stages that a method is charged for: `statistics`, `tune` and `merge`.
+    """Read the cost records of the stages that a method is charged for: `vectors`, `statistics`, `tune` and `merge`.
 
     Other stages (training, evaluation) are skipped: they cost the same whichever method is used. A record's `timing` says
     how its seconds split. One that times neither part counts as a whole: as validation for `tune`, else as algorithm.
 
-    The kind of statistics is the file's name: `costs/statistics/<base>/<domain>/<kind>.json`.
+    The kind of statistics is the file's name: `costs/statistics/<base>/<domain>/<kind>.json`; the spectrum that the
+    `vectors` stage measures counts as one more kind.
 
     Returns:
         Frame with columns stage, base, method, kind ("" unless statistics), domain, algorithm and validation (seconds),
@@ -35,19 +37,19 @@ def read_costs(paths: Iterable[Path]) -> pd.DataFrame:
     for path in paths:
         record = Record(Path(path))
         stage = record.text("stage")
-        if stage not in ("statistics", "tune", "merge"):
+        if stage not in ("vectors", "statistics", "tune", "merge"):
             continue
         timing = record.mapping("timing")
         parts = {name: _seconds(record, timing, name) for name in ("algorithm", "validation")}
         if not timing.keys() & parts.keys():
             parts["validation" if stage == "tune" else "algorithm"] = record.number("wall_seconds", 0.0)
-        statistics = stage == "statistics"
+        statistics = stage in ("vectors", "statistics")
         rows.append(
             {
-                "stage": stage,
+                "stage": "statistics" if statistics else stage,
                 "base": record.text("base"),
                 "method": "" if statistics else record.text("method"),
-                "kind": record.path.stem if statistics else "",
+                "kind": SPECTRUM if stage == "vectors" else record.path.stem if statistics else "",
                 "domain": record.text("domain") if statistics else "",
                 **parts,
                 "peak_rss_bytes": record.number("peak_rss_bytes", 0.0),

@@ -33,6 +33,7 @@ MODULES = {
     "analyse": "mergebench.analysis.run",
 }
 GRPO_DATA = "train_math_grpo"
+SPECTRUM = "spectrum"  # as `analysis.costs` calls what the vectors stage measures
 
 
 @dataclass(frozen=True)
@@ -211,12 +212,15 @@ class Plan:
 
     @cached_property
     def costs(self) -> list[str]:
-        """The cost records that the run-time table reads: statistics, tuning and merging."""
-        statistics = [
-            f"{self.results}/costs/statistics/{b}/{d}/{k}.json" for b in self.bases for d in self.domains for k in self.statistics_kinds
+        """The cost records that the run-time table reads: spectra, statistics, tuning and merging."""
+        folder = f"{self.results}/costs"
+        spectra = any(declared()[m].spectra for m in self.methods)
+        return [
+            *(f"{folder}/vectors/{b}/{d}.json" for b in self.bases for d in self.domains if spectra),
+            *(f"{folder}/statistics/{b}/{d}/{k}.json" for b in self.bases for d in self.domains for k in self.statistics_kinds),
+            *(f"{folder}/tune/{b}/{m}.json" for b in self.bases for m in self.tuned),
+            *(f"{folder}/merge/{b}/{m}.json" for b in self.bases for m in self.methods),
         ]
-        tuning = [f"{self.results}/costs/tune/{b}/{m}.json" for b in self.bases for m in self.tuned]
-        return statistics + tuning + [f"{self.results}/costs/merge/{b}/{m}.json" for b in self.bases for m in self.methods]
 
     def surrogate_references(self, base: str) -> list[str]:
         """Scores of each specialist on its own surrogates, by which candidates are normalised."""
@@ -403,7 +407,7 @@ class Plan:
             "tuned": self.tuned,
             "multitask": self.preset.training.multitask is not None,
             "domains": self.domains,
-            "statistics": {m: list(declared()[m].statistics) for m in self.methods},
+            "statistics": {m: [*declared()[m].statistics, *([SPECTRUM] if declared()[m].spectra else [])] for m in self.methods},
             "benchmarks": {b: {"domain": entries[b]["domain"], "role": self._role(b), "title": entries[b]["title"]} for b in shown},
         }
 

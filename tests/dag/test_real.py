@@ -50,7 +50,7 @@ def record(campaign: Campaign, model: str, benchmark: str) -> dict:
 @pytest.mark.parametrize("benchmark", IN_DOMAIN + FORGETTING)
 def test_a_merged_model_has_a_score_on_every_real_benchmark(finished, benchmark):
     found = record(finished, "merged_task_arithmetic", benchmark)
-    scored = found["n"] + found.get("unscorable", {}).get("count", 0)
+    scored = found["n"] + (found["unscorable"] or {}).get("count", 0)
     assert scored == FEWER.get(benchmark, ROWS)
     assert 0 <= found["value"] <= 1
     assert found["data"]["source"] == "local"

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -86,6 +87,15 @@ for _ in range(500):
 
 def test_without_a_server_the_stage_runs_in_its_own_process(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "MERGEBENCH_WARM"}
+    done = subprocess.run([sys.executable, "-c", stage(tmp_path)], env=environment, capture_output=True, text=True, check=False)
+    assert "status 0" in done.stdout, done.stderr
+
+
+def test_where_the_server_has_died_the_stage_runs_in_its_own_process(tmp_path):
+    address = tmp_path / "warm"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(address))
+    environment = {**os.environ, "MERGEBENCH_WARM": str(address)}
     done = subprocess.run([sys.executable, "-c", stage(tmp_path)], env=environment, capture_output=True, text=True, check=False)
     assert "status 0" in done.stdout, done.stderr
 
