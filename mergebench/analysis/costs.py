@@ -21,7 +21,8 @@ def read_costs(paths: Iterable[Path]) -> pd.DataFrame:
     """Read the cost records of the stages that a method is charged for: `vectors`, `statistics`, `tune` and `merge`.
 
     Other stages (training, evaluation) are skipped: they cost the same whichever method is used. A record's `timing` says
-    how its seconds split. One that times neither part counts as a whole: as validation for `tune`, else as algorithm.
+    how its seconds split. One that times neither part counts as a whole, without loading models: as validation for `tune`,
+    else as algorithm.
 
     The kind of statistics is the file's name: `costs/statistics/<base>/<domain>/<kind>.json`; the spectrum that the
     `vectors` stage measures counts as one more kind.
@@ -42,7 +43,8 @@ def read_costs(paths: Iterable[Path]) -> pd.DataFrame:
         timing = record.mapping("timing")
         parts = {name: _seconds(record, timing, name) for name in ("algorithm", "validation")}
         if not timing.keys() & parts.keys():
-            parts["validation" if stage == "tune" else "algorithm"] = record.number("wall_seconds", 0.0)
+            working = record.number("wall_seconds", 0.0) - _seconds(record, timing, "load")
+            parts["validation" if stage == "tune" else "algorithm"] = max(working, 0.0)
         statistics = stage in ("vectors", "statistics")
         rows.append(
             {

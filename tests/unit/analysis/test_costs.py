@@ -69,3 +69,27 @@ def test_a_malformed_record_is_refused_with_file_and_key(campaign: Campaign, key
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(MergebenchError, match=rf"ties\.json: key '{key}'"):
         read_costs([path])
+
+
+def test_loading_models_is_not_charged(tmp_path):
+    path = tmp_path / "costs/statistics/b/math/fisher.json"
+    path.parent.mkdir(parents=True)
+    record = {
+        "stage": "statistics",
+        "base": "b",
+        "domain": "math",
+        "wall_seconds": 5.0,
+        "peak_rss_bytes": 1,
+        "timing": {"load": 2.0, "fisher": 3.0},
+    }
+    path.write_text(json.dumps(record))
+    assert read_costs([path])["algorithm"].tolist() == [3.0]
+
+
+def test_the_spectrum_counts_as_a_kind_of_statistics(tmp_path):
+    path = tmp_path / "costs/vectors/b/math.json"
+    path.parent.mkdir(parents=True)
+    record = {"stage": "vectors", "base": "b", "domain": "math", "wall_seconds": 2.0, "peak_rss_bytes": 1, "timing": {}}
+    path.write_text(json.dumps(record))
+    row = read_costs([path]).iloc[0]
+    assert (row["stage"], row["kind"], row["domain"], row["algorithm"]) == ("statistics", "spectrum", "math", 2.0)
