@@ -8,13 +8,13 @@ A benchmark that is finished is kept in the job's state under a key of everythin
 killed goes on where it stopped.
 """
 
-import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergebench.artifacts import CHUNK, Job, read_json, remove, sha256_file, sha256_json, write_json
+from mergebench.artifacts import Job, read_json, remove, sha256_file, sha256_json, write_json
+from mergebench.checkpoints.digest import recorded_weights_digest
 from mergebench.errors import MergebenchError
 from mergebench.evaluation.settings import TASKS, BenchmarkSetting
 from mergebench.fingerprint import fingerprint
@@ -30,7 +30,9 @@ ROWS_PER_CALL = 2000
 def run(job: Job) -> dict[str, Any]:
     """Score the benchmarks that are not yet scored; returns values and digests for the manifest."""
     weights = job.path("weights")
-    digest = weights_digest(weights)
+    if not any(weights.glob("*.safetensors")):
+        raise MergebenchError(f"{weights} has no *.safetensors file; a Hugging Face folder with safetensors weights is expected.")
+    digest = recorded_weights_digest(weights)
     rows = {manifest.parent.name: manifest.with_name("rows.jsonl") for manifest in job.paths("data")}
     settings = [BenchmarkSetting.parse(name, values) for name, values in job.spec["benchmarks"].items()]
     for setting in settings:
@@ -121,16 +123,3 @@ def _key(setting: BenchmarkSetting, digest: str, rows: Path, backend: str, engin
         "task": [sha256_file(path) for path in [setting.task_file, *shared]],
     }
     return f"{setting.benchmark}-{sha256_json(decisive)[:24]}"
-
-
-def weights_digest(folder: Path) -> str:
-    """SHA-256 over the contents of the safetensors files of a folder, in the order of their names."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise MergebenchError(f"{folder} has no *.safetensors file; a Hugging Face folder with safetensors weights is expected.")
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as stream:
-            while block := stream.read(CHUNK):
-                digest.update(block)
-    return digest.hexdigest()

@@ -127,6 +127,28 @@ def test_killed_in_the_middle_of_an_evaluation_and_finished(finished, campaign):
     assert tables(campaign) == before
 
 
+def test_killed_again_and_again_and_finished(finished, tmp_path):
+    """Whatever the moments, nothing half-written is trusted and nothing finished is made again."""
+    campaign = finished.fork(tmp_path / "again")
+    shutil.rmtree(campaign.results)
+    shutil.rmtree(campaign.folder / ".snakemake")
+
+    def models() -> dict[Path, int]:
+        return {p: p.stat().st_mtime_ns for p in campaign.results.glob("models/*/*/manifest.json")}
+
+    made: dict[Path, int] = {}
+    for wanted in (3, 8, 11):  # kill when so many models are there
+        assert campaign.kill_when(lambda wanted=wanted: len(models()) >= wanted)
+        now = models()
+        # Snakemake runs what was under way again: at most one job per core.
+        assert sum(now.get(p) != time for p, time in made.items()) <= 2
+        made = now
+    campaign.run()
+    assert sum(models()[p] != time for p, time in made.items()) <= 2
+    assert tables(campaign) == tables(finished)
+    assert [p for p in campaign.results.rglob("*") if ".tmp-" in p.name] == []
+
+
 def test_a_second_workflow_in_the_same_folder_is_refused(campaign):
     (campaign.results / "tables/headline.csv").unlink()
     (campaign.results / "scores/tiny-llama-strong/base/gsm8k.json").unlink()

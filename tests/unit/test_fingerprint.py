@@ -66,7 +66,7 @@ def test_no_stage_depends_on_configuration_or_workflow(stage):
     [
         ("train", ("evaluation", "analysis", "tuning", "vectors")),
         ("merge", ("evaluation", "analysis", "tuning", "tiny")),
-        ("evaluate", ("merging", "training", "analysis", "tuning", "tiny")),
+        ("evaluate", ("merging", "training", "analysis", "tuning", "tiny", "vectors")),
         ("analyse", ("merging", "training", "evaluation", "tuning", "tiny")),
     ],
 )

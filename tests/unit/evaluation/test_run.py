@@ -7,6 +7,7 @@ import pytest
 
 from mergebench import artifacts
 from mergebench.artifacts import Job
+from mergebench.checkpoints.digest import weights_digest
 from mergebench.errors import MergebenchError
 from mergebench.evaluation import harness, run
 
@@ -66,7 +67,7 @@ def test_scores_and_items_are_published(job, tmp_path, weights_folder):
     artifacts.execute(run, job())
     score = json.loads((tmp_path / "scores" / "wmt14.json").read_text())
     assert (score["base"], score["model"], score["benchmark"], score["n"]) == ("tiny", "base", "wmt14", 2)
-    assert score["weights_digest"] == run.weights_digest(weights_folder)
+    assert score["weights_digest"] == weights_digest(weights_folder)
     assert score["settings"]["generation"]["max_gen_toks"] == 6
     items = pandas.read_parquet(tmp_path / "scores" / "wmt14.items.parquet")
     assert list(items.columns) == ["item", "outcome", "group", "response", "extra"]
@@ -136,5 +137,8 @@ def test_mistakes_are_explained(job, tmp_path):
     without.inputs["data"] = without.inputs["data"][:1]
     with pytest.raises(MergebenchError, match="benchmark wmt14 has no data"):
         run.run(without)
+    empty = job()
+    empty.inputs["weights"] = tmp_path / "empty"
+    (tmp_path / "empty").mkdir()
     with pytest.raises(MergebenchError, match=r"no \*.safetensors"):
-        run.weights_digest(tmp_path)
+        run.run(empty)
