@@ -9,7 +9,7 @@ BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --retries 1
 SNAKEMAKE := PATH="$(BIN):$$PATH" $(BIN)/mergebench warm -- $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo demo-full test lint format lock clean help
+.PHONY: demo demo-full test lint format profile lock clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ format: $(VENV)/.installed-dev ## format Python and Snakemake files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
+
+profile: $(VENV)/.installed ## make `snakemake --profile slurm` find profiles/slurm
+	@$(BIN)/mergebench profile slurm
 
 lock: $(VENV)/.installed-dev ## write envs/*.lock anew from pyproject.toml
 	PATH="$(BIN):$$PATH" $(BIN)/python envs/lock.py

@@ -64,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
     show = _verb(verbs, "show", show_results, "print the headline table of a finished run")
     show.add_argument("--results", type=Path, default=Path("results/tiny"), help="folder of a preset's results (default: %(default)s)")
 
+    profile = _verb(verbs, "profile", install_profile, "make `snakemake --profile NAME` find profiles/NAME")
+    profile.add_argument("name", nargs="?", default="slurm", help="default: %(default)s")
+
     verify = _verb(verbs, "verify", verify_results, "compare every artifact with its manifest")
     verify.add_argument("results", type=Path, nargs="?", default=Path("results"), help="default: %(default)s")
     verify.add_argument("--content", action="store_true", help="compare SHA-256 as well as sizes")
@@ -182,6 +185,14 @@ def show_results(options: argparse.Namespace) -> None:
     from mergebench.analysis.headline import render_folder
 
     print(render_folder(options.results))
+
+
+def install_profile(options: argparse.Namespace) -> None:
+    """Link a profile of this folder into Snakemake's user configuration."""
+    from mergebench.workflow.profiles import install
+
+    link = install(options.name)
+    print(f"{link} -> {link.resolve()}: `snakemake --profile {options.name}` uses it now")
 
 
 def verify_results(options: argparse.Namespace) -> int:

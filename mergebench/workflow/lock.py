@@ -65,6 +65,7 @@ def prepare(plan: Plan, arguments: Sequence[str]) -> None:
     """What the main process does before planning: checks, the folder's lock, damaged artifacts set aside."""
     find_commands()
     try:
+        plan.check_data()
         if not only_asks(arguments):
             plan.check_runnable()
     except MergebenchError as error:

@@ -84,6 +84,16 @@ class Plan:
                 "(marked as such in every score), or wait with this preset."
             )
 
+    def check_data(self) -> None:
+        """Refuse, before planning, a data folder that is not there.
+
+        Raises:
+            MergebenchError: a dataset comes from local files, and `data.root` names no folder.
+        """
+        data = self.preset.data
+        if any(data.sources.get(d, data.source) == "local" for d in (*self.benchmark_datasets, *self.training_sets)):
+            self._root()
+
     # -- names ---------------------------------------------------------------------------------------------
 
     @cached_property
@@ -306,11 +316,12 @@ class Plan:
         return sorted(str(path) for path in found.values())
 
     def _root(self) -> str:
-        root = os.path.expandvars(self.preset.data.root or "")
-        if root.startswith("$"):
-            raise MergebenchError(
-                f"config: data.root is {root}, but that variable is not set; export it with the folder of the data files."
-            )
+        """The folder of the data files, with its environment variables filled in."""
+        wanted = self.preset.data.root or ""
+        root = os.path.expandvars(wanted)
+        if not root or root.startswith("$") or not Path(root).is_dir():
+            found = "is not set" if not root or root.startswith("$") else f"says {root}, which is not a folder"
+            raise MergebenchError(f"config: data.root is {wanted}, and that {found}; set it to the folder with the datasets' files.")
         return root
 
     def _spec_train(self, base: str, model: str) -> dict[str, Any]:

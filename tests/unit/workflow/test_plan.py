@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from mergebench import catalogue, config
+from mergebench.errors import MergebenchError
 from mergebench.merging.candidates import candidates
 from mergebench.merging.declarations import declared
 from mergebench.workflow.plan import Plan, alternatives
@@ -173,3 +174,19 @@ def test_memory_and_time_grow_with_the_attempt_and_gpus_do_not():
 
 def test_declarations_cover_every_method_of_the_catalogue():
     assert set(plan().methods) <= set(declared())
+
+
+@pytest.mark.parametrize(("value", "said"), [(None, "is not set"), ("", "is not set"), ("/no/such/folder", "not a folder")])
+def test_a_data_folder_that_is_not_there_is_refused_before_planning(monkeypatch, value, said):
+    monkeypatch.delenv("MERGEBENCH_REAL_DATA", raising=False)
+    if value is not None:
+        monkeypatch.setenv("MERGEBENCH_REAL_DATA", value)
+    with pytest.raises(MergebenchError, match=said):
+        plan("tiny-local").check_data()
+    plan("tiny").check_data()
+
+
+def test_what_this_version_lacks_is_refused_at_the_start_of_a_run():
+    with pytest.raises(MergebenchError, match="judge is wildguard"):
+        plan("paper").check_runnable()
+    plan("tiny").check_runnable()
