@@ -159,6 +159,10 @@ def damaged(manifest: Path, *, content: bool = False) -> str | None:
             return f"{path} has {path.stat().st_size} bytes, {manifest.name} says {facts['bytes']}: it is truncated or changed."
         if content and sha256_file(path) != facts["sha256"]:
             return f"{path} does not have the SHA-256 that {manifest.name} records: its content has changed."
+    for folder in {(manifest.parent / name).parent for name in recorded if name.endswith(".safetensors")}:
+        for path in sorted(folder.glob("*.safetensors")):
+            if path.relative_to(manifest.parent).as_posix() not in recorded:
+                return f"{path} is not listed in {manifest}, and would be loaded with the rest: it does not belong there."
     return None
 
 
