@@ -62,7 +62,7 @@ class Campaign:
     def run(self, *options: str, warm: bool = True) -> str:
         """Run to the end; returns what was printed."""
         process = self.start(*options, warm=warm)
-        output, _ = process.communicate(timeout=400)
+        output, _ = process.communicate(timeout=900)
         assert process.returncode == 0, output[-6000:]
         return output
 
