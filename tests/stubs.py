@@ -4,6 +4,7 @@ They look at the document behind each request, so that they work with any benchm
 scorer's ceiling and the rubbish model its floor. Answers are cut at the request's stop strings, as a real model's would be.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -25,13 +26,13 @@ class Stub(LM):
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return "".join(message["content"] for message in chat_history)
 
+    @abstractmethod
     def answer(self, task: str, doc: dict[str, Any]) -> str:
         """The text to generate."""
-        raise NotImplementedError
 
+    @abstractmethod
     def likely(self, task: str, doc: dict[str, Any], index: int) -> bool:
         """Whether this continuation is the most probable one."""
-        raise NotImplementedError
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         texts = []
