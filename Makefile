@@ -2,17 +2,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 # The index that has the CPU build of torch. Where it cannot be reached, pip warns and looks elsewhere (a mirror, a wheel folder).
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+export TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# What the environment was made with: cpu, or gpu after `make install-gpu`.
+STACK := $(or $(shell cat $(VENV)/.stack 2> /dev/null),cpu)
+# Where `make wheelhouse` has filled this folder, packages come from it and from nowhere else.
+WHEELHOUSE := $(if $(wildcard wheelhouse/*),--no-index --find-links $(abspath wheelhouse))
 # Each job of the tiny twins takes one core and half a gigabyte.
 CORES ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --retries 1
+DOWNLOAD := $(PIP) download --quiet --no-deps --require-hashes --dest wheelhouse
 SNAKEMAKE := PATH="$(BIN):$$PATH" $(BIN)/mergebench warm -- $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo demo-full test lint format profile lock clean help
+.PHONY: demo demo-full test test-slurm test-environments lint format profile lock install install-gpu wheelhouse wheelhouse-gpu clean help
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-18s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.installed ## run the whole benchmark on tiny twins (about ten minutes on two cores)
 	@$(SNAKEMAKE) --profile profiles/tiny
@@ -33,6 +38,12 @@ endef
 test: $(VENV)/.installed-dev ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+test-slurm: $(VENV)/.installed-dev ## start a Slurm on this machine, run the workflow on it and break things (about 25 minutes; needs root)
+	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -m slurm tests/slurm --durations=0
+
+test-environments: $(VENV)/.installed-dev ## resolve the GPU lock on the package index, without installing it
+	MERGEBENCH_PACKAGE_INDEX=1 $(BIN)/python -m pytest tests/unit/test_environments.py
+
 lint: $(VENV)/.installed-dev ## ruff, snakefmt, mypy and snakemake --lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,22 +60,34 @@ format: $(VENV)/.installed-dev ## format Python and Snakemake files
 profile: $(VENV)/.installed ## make `snakemake --profile slurm` find profiles/slurm
 	@$(BIN)/mergebench profile slurm
 
-lock: $(VENV)/.installed-dev ## write envs/*.lock anew from pyproject.toml
+lock: $(VENV)/.installed-dev ## write envs/ anew from pyproject.toml
 	PATH="$(BIN):$$PATH" $(BIN)/python envs/lock.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml envs/cpu.lock | $(VENV)/bin/python
-	@echo "Installing the locked CPU stack into $(VENV) (about 2 GB, once)"
-	@$(PIP) install --quiet --no-deps --extra-index-url $(TORCH_INDEX) $$(grep '^torch==' envs/cpu.lock)
-	@$(PIP) install --quiet --requirement envs/cpu.lock
-	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+$(VENV)/.installed: pyproject.toml envs/$(STACK).lock envs/build.lock envs/torch-cpu.lock | $(VENV)/bin/python
+	@echo "Installing the locked $(STACK) stack into $(VENV)"
+	@PATH="$(BIN):$$PATH" sh envs/install.sh $(STACK) $(WHEELHOUSE)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed envs/dev.lock
-	@$(PIP) install --quiet --requirement envs/dev.lock
+	@$(PIP) install --quiet --no-deps --require-hashes --requirement envs/dev.lock
 	@touch $@
+
+install: $(VENV)/.installed ## make .venv with all that runs without a GPU (about 2 GB)
+
+install-gpu: | $(VENV)/bin/python ## make .venv with CUDA, vLLM and DeepSpeed as well (about 4 GB to download)
+	@rm -f $(VENV)/.installed
+	@echo gpu > $(VENV)/.stack
+	@$(MAKE) --no-print-directory install
+
+wheelhouse: | $(VENV)/bin/python ## download what `make install` installs into wheelhouse/, for a machine without internet
+	@$(DOWNLOAD) --extra-index-url $(TORCH_INDEX) --requirement envs/torch-cpu.lock
+	@$(DOWNLOAD) --requirement envs/build.lock --requirement envs/cpu.lock
+
+wheelhouse-gpu: | $(VENV)/bin/python ## download what `make install-gpu` installs
+	@$(DOWNLOAD) --requirement envs/build.lock --requirement envs/gpu.lock
 
 clean: ## remove results, caches and the environment
 	rm -rf $(VENV) .snakemake results/[a-z]* .pytest_cache .mypy_cache .ruff_cache *.egg-info

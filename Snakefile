@@ -11,6 +11,10 @@ configfile: "config.yaml"
 report: "rules/captions/workflow.rst"
 
 
+# Only with `--sdm apptainer`: docs/installation.md says how to build it.
+container: "envs/mergebench.sif"
+
+
 include: "rules/common.smk"
 include: "rules/fetch.smk"
 include: "rules/train.smk"
@@ -19,6 +23,7 @@ include: "rules/statistics.smk"
 include: "rules/tune.smk"
 include: "rules/merge.smk"
 include: "rules/evaluate.smk"
+include: "rules/storage.smk"
 include: "rules/analyse.smk"
 
 

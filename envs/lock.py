@@ -1,43 +1,179 @@
-"""Write the lock files from pyproject.toml: cpu.lock (what runs), dev.lock (what tests), cpu.yaml (the same for conda).
+"""Write every environment file anew from pyproject.toml: ``make lock``, or ``python envs/lock.py [--upgrade]``.
 
-The lock names the CPU build of torch (``+cpu``), so that no CUDA package is installed.
+One resolution of all extras together fixes the versions; each lock is a part of it, so they agree:
+
+- ``build.lock``: what builds source distributions and this package; installed first.
+- ``cpu.lock``, ``gpu.lock``: what runs, without and with a GPU.
+- ``dev.lock``: what tests and lints need besides ``cpu.lock``.
+
+Locks list the SHA-256 of all files that PyPI has of a version. ``torch-cpu.lock`` is kept by hand: PyPI does not have the
+CPU build of torch. Made from the locks, for Snakemake's ``--sdm``: the conda files and the Apptainer definition.
 """
 
+import hashlib
 import subprocess
 import sys
+import tempfile
+import tomllib
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-TORCH = "torch==2.13.0"
-CONDA = """# Made by envs/lock.py from cpu.lock: do not edit.
+PROJECT = FOLDER.parent / "pyproject.toml"
+PYTHONS = ("3.11", "3.12")
+PLATFORM = "x86_64-manylinux_2_28"
+KINDS = ("cpu", "gpu")
+# Requirements of the CPU build of torch. PyPI's metadata is that of the CUDA build, which requires gigabytes more.
+TORCH_CPU_REQUIRES = (
+    "filelock",
+    "fsspec>=0.8.5",
+    "jinja2",
+    "networkx>=2.5.1",
+    "setuptools>=77.0.3",
+    "sympy>=1.13.3",
+    "typing-extensions>=4.10.0",
+)
+
+LOCK_HEADER = """# Made by envs/lock.py from pyproject.toml: do not edit.
+# For Linux x86-64 with Python {pythons}. SHA-256 of all files that PyPI has of each version.
+"""
+CPU_NOTE = "# The CPU build of torch, which PyPI does not have, is in torch-cpu.lock.\n-r torch-cpu.lock\n"
+
+CONDA = """# Made by envs/lock.py: do not edit. The packages are those of {kind}.lock, which {kind}.post-deploy.sh installs with pip.
 channels: [conda-forge]
 dependencies:
-  - python=3.11
+  - python={python}
   - pip
-  - pip:
-      - --extra-index-url https://download.pytorch.org/whl/cpu
+"""
+# Snakemake runs this with `sh` in the new environment, from a copy in another folder, and digests its text.
+POST_DEPLOY = """# Made by envs/lock.py: do not edit. A new lock is a new digest, and Snakemake then makes a new environment.
+# {kind}.lock: sha256 {digest}
+exec sh envs/install.sh {kind}
+"""
+APPTAINER = """# Made by envs/lock.py: do not edit. From the root of the repository: apptainer build envs/mergebench.sif envs/mergebench.def
+# The image holds libraries only. The package is that of the run, so an edited method is what runs: the copy that Snakemake's
+# main process has put on PYTHONPATH, or else the working folder.
+Bootstrap: docker
+From: python:{python}-bookworm
+
+%labels
+    gpu.lock.sha256 {digest}
+
+%files
+    envs/build.lock /usr/local/share/mergebench/build.lock
+    envs/gpu.lock /usr/local/share/mergebench/gpu.lock
+
+%post
+    cd /usr/local/share/mergebench
+    python -m pip install --no-cache-dir --no-deps --require-hashes --requirement build.lock
+    python -m pip install --no-cache-dir --no-deps --require-hashes --no-build-isolation --requirement gpu.lock
+    printf '%s\\n' '#!/bin/sh' 'export PYTHONPATH="${{PYTHONPATH:+$PYTHONPATH:}}$PWD"' 'exec python -P -m mergebench "$@"' > command
+    install -m 755 command /usr/local/bin/mergebench
+
+%test
+    python -m pip check
 """
 
+Pins = dict[str, list[str]]
+"""Packages by name: the lines of their entry, the first of which is ``name==version``."""
 
-def compile_lock(name: str, *options: str) -> Path:
-    """Resolve pyproject.toml, with options such as extras, into a pinned list."""
-    target = FOLDER / f"{name}.lock"
-    command = [sys.executable, "-m", "piptools", "compile", "--quiet", "--strip-extras", "--no-header", "--no-annotate"]
-    hidden = ["--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host", "--allow-unsafe", "--output-file", str(target)]
-    subprocess.run([*command, *hidden, *options, "pyproject.toml"], check=True, cwd=FOLDER.parent)
-    lines = [line for line in target.read_text().splitlines() if line and not line.startswith(("#", "--"))]
-    lines = [f"{TORCH}+cpu" if line.startswith(TORCH) else line for line in lines]
-    header = "# Made by envs/lock.py from pyproject.toml for Python 3.11 on Linux x86-64: do not edit.\n"
-    target.write_text(header + "\n".join(lines) + "\n")
-    return target
+
+def read(text: str) -> Pins:
+    """The entries of a lock; its options and comments are left out."""
+    pins: Pins = {}
+    name = ""
+    for line in text.splitlines():
+        if line.startswith("    --hash="):
+            pins[name].append(line)
+        elif line and not line.startswith(("#", "-", " ")):
+            name = line.partition("==")[0]
+            pins[name] = [line]
+    return pins
+
+
+def versions(pins: Pins) -> str:
+    """The entries without their hashes, as a list of constraints."""
+    return "".join(entry[0].removesuffix(" \\") + "\n" for entry in pins.values())
+
+
+def write(name: str, pins: Pins, note: str = "") -> None:
+    """Write a lock of these entries."""
+    header = LOCK_HEADER.format(pythons=" or ".join(PYTHONS))
+    (FOLDER / name).write_text(header + note + "".join(f"{line}\n" for entry in pins.values() for line in entry))
+
+
+def resolve(folder: Path, extras: tuple[str, ...], python: str, *options: str) -> Pins:
+    """Resolve pyproject.toml with some extras; versions that `folder`/kept.txt names are kept where they can be."""
+    target = folder / "resolved.txt"
+    target.write_text((folder / "kept.txt").read_text())
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", python]
+    wanted = [option for extra in extras for option in ("--extra", extra)]
+    subprocess.run([*command, "--python-platform", PLATFORM, *wanted, *options, "--output-file", target, PROJECT], check=True)
+    return read(target.read_text())
+
+
+def torch_cpu() -> str:
+    """The version of torch without its local label, which torch-cpu.lock must share with pyproject.toml."""
+    wanted = next(line for line in tomllib.loads(PROJECT.read_text())["project"]["dependencies"] if line.startswith("torch=="))
+    pinned = read((FOLDER / "torch-cpu.lock").read_text())["torch"][0].removesuffix(" \\").removesuffix("+cpu")
+    if pinned != wanted:
+        sys.exit(
+            f"envs/torch-cpu.lock has {pinned}+cpu, but pyproject.toml {wanted}: write there the new version and the digests that "
+            "https://download.pytorch.org/whl/cpu/torch/ names, and check TORCH_CPU_REQUIRES in envs/lock.py."
+        )
+    return wanted.partition("==")[2]
+
+
+def write_locks(*, upgrade: bool) -> None:
+    """Resolve pyproject.toml into the locks; unless `upgrade`, a version that still fits stays.
+
+    Ends the program with a sentence where the Pythons would need different versions.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        locks = [FOLDER / f"{name}.lock" for name in ("build", *KINDS, "dev")]
+        present = {} if upgrade else {name: pin for lock in locks if lock.is_file() for name, pin in read(lock.read_text()).items()}
+        (folder / "kept.txt").write_text(versions(present))
+        everything = ("slurm", "gpu", "dev")
+        hashed = [resolve(folder, everything, python, "--no-config", "--generate-hashes") for python in PYTHONS]
+        if hashed[0] != hashed[1]:
+            names = hashed[0].keys() | hashed[1].keys()
+            differing = sorted(name for name in names if hashed[0].get(name) != hashed[1].get(name))
+            sys.exit(
+                f"Python {' and '.join(PYTHONS)} need different versions of {', '.join(differing)}: pin one for both in pyproject.toml."
+            )
+        stack = folder / "stack.txt"
+        stack.write_text(versions(hashed[0]))
+        plain, without_cuda = ("--constraint", str(stack)), folder / "uv.toml"
+        without_cuda.write_text(
+            f'[[dependency-metadata]]\nname = "torch"\nversion = "{torch_cpu()}"\nrequires-dist = {list(TORCH_CPU_REQUIRES)}\n'
+        )
+        cpu = resolve(folder, ("slurm",), PYTHONS[0], *plain, "--config-file", str(without_cuda)).keys()
+        dev = resolve(folder, ("slurm", "dev"), PYTHONS[0], *plain, "--config-file", str(without_cuda)).keys()
+        gpu = resolve(folder, ("slurm", "gpu"), PYTHONS[0], *plain, "--no-config").keys()
+    build = {"setuptools"}
+
+    def part(names: set[str]) -> Pins:
+        return {name: pin for name, pin in hashed[0].items() if name in names}
+
+    write("build.lock", part(build))
+    write("cpu.lock", part(cpu - build - {"torch"}), CPU_NOTE)
+    write("gpu.lock", part(gpu - build))
+    write("dev.lock", part(dev - cpu))
+
+
+def derived() -> dict[str, str]:
+    """Text of every file that is made from the locks, by name."""
+    digests = {kind: hashlib.sha256((FOLDER / f"{kind}.lock").read_bytes()).hexdigest() for kind in KINDS}
+    texts = {f"{kind}.yaml": CONDA.format(kind=kind, python=PYTHONS[0]) for kind in KINDS}
+    texts |= {f"{kind}.post-deploy.sh": POST_DEPLOY.format(kind=kind, digest=digests[kind]) for kind in KINDS}
+    return texts | {"mergebench.def": APPTAINER.format(python=PYTHONS[0], digest=digests["gpu"])}
 
 
 def main() -> None:
     """Write all of them."""
-    cpu = compile_lock("cpu", "--extra", "slurm")
-    compile_lock("dev", "--extra", "slurm", "--extra", "dev")
-    pins = [line for line in cpu.read_text().splitlines() if not line.startswith("#")]
-    (FOLDER / "cpu.yaml").write_text(CONDA + "".join(f"      - {pin}\n" for pin in pins))
+    write_locks(upgrade="--upgrade" in sys.argv[1:])
+    for name, text in derived().items():
+        (FOLDER / name).write_text(text)
 
 
 if __name__ == "__main__":

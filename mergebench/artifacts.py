@@ -6,11 +6,11 @@ file says that it is finished by being there.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
-import resource
 import shutil
 import sys
 import time
@@ -18,11 +18,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
+from mergebench import attempts
+from mergebench.attempts import AGAIN as AGAIN  # for the stages, which get all they need of a job here
+from mergebench.attempts import Interrupted as Interrupted
+from mergebench.costs import PeakMemory, cost_record, gpus_held
 from mergebench.errors import MergebenchError
 
 MANIFEST = "manifest.json"
+DROPPED = "dropped.json"  # in a weights folder: the shards that were deleted on purpose
 CHUNK = 1 << 22
 
 
@@ -72,7 +77,9 @@ class Job:
     outputs: dict[str, Path]
     state: Path
     threads: int = 1
+    requested: dict[str, int] = field(default_factory=dict)  # what the rule asked for: mem_mb, runtime (minutes), gpu, ...
     timings: dict[str, float] = field(default_factory=dict)
+    ranks: list[dict[str, Any]] = field(default_factory=list)  # `costs.process_usage` of each of several tasks
     _started: float = field(default_factory=time.monotonic)
     _staged: dict[str, Path] = field(default_factory=dict)
     _last_report: float = 0.0
@@ -101,12 +108,22 @@ class Job:
             self._staged[name] = temporary
         return self._staged[name]
 
+    @property
+    def staged(self) -> dict[str, Path]:
+        """Where outputs have been written so far, by name."""
+        return dict(self._staged)
+
+    def adopt(self, staged: dict[str, Path]) -> None:
+        """Take over outputs that another process of this job has staged."""
+        self._staged |= staged
+
     def progress(self, done: float, total: float, what: str) -> None:
         """Print how far the stage is and how long the rest may take, at most every two seconds."""
         now = time.monotonic()
         if done < total and now - self._last_report < 2.0:
             return
         self._last_report = now
+        attempts.alive(self.state)
         elapsed = now - self._started
         rest = f", about {elapsed / done * (total - done):.0f} s left" if 0 < done < total else ""
         print(f"[{self.stage}] {what}: {done:g}/{total:g}, {elapsed:.0f} s{rest}", file=sys.stderr, flush=True)
@@ -119,6 +136,12 @@ class Job:
             yield
         finally:
             self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - start
+
+
+class Stage(Protocol):
+    """Work that `execute` can do: a module with a `run`, or an object that stands for one."""
+
+    def run(self, job: Job, /) -> dict[str, Any]: ...
 
 
 def is_directory_output(path: Path) -> bool:
@@ -151,8 +174,11 @@ def damaged(manifest: Path, *, content: bool = False) -> str | None:
         recorded = json.loads(manifest.read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return f"{manifest} cannot be read as a manifest."
+    dropped = dropped_files(manifest)
     for name, facts in recorded.items():
         path = manifest.parent / name
+        if name in dropped and not path.exists():
+            continue
         if not path.is_file():
             return f"{path} is missing, but {manifest} lists it."
         if path.stat().st_size != facts["bytes"]:
@@ -164,6 +190,12 @@ def damaged(manifest: Path, *, content: bool = False) -> str | None:
             if path.relative_to(manifest.parent).as_posix() not in recorded:
                 return f"{path} is not listed in {manifest}, and would be loaded with the rest: it does not belong there."
     return None
+
+
+def dropped_files(manifest: Path) -> set[str]:
+    """The files of an artifact that were deleted on purpose, named as in its manifest."""
+    record = manifest.parent / "weights" / DROPPED
+    return set(read_json(record)["files"]) if record.is_file() else set()
 
 
 def set_damaged_aside(results: Path, *, dry_run: bool = False) -> list[str]:
@@ -181,8 +213,13 @@ def set_damaged_aside(results: Path, *, dry_run: bool = False) -> list[str]:
     return sentences
 
 
-def execute(module: ModuleType, job: Job) -> None:
-    """Run a stage under its lease and publish its outputs, the manifest last, then the cost record."""
+def execute(module: ModuleType | Stage, job: Job) -> None:
+    """Run a stage under its lease and publish its outputs, the manifest last.
+
+    Raises:
+        MergebenchError: an input is missing or damaged, the disk is full, or the stage cannot do what its spec says.
+        Interrupted: SIGTERM ended it; the same call makes it anew, or goes on where the stage keeps its state.
+    """
     for path in (p for name in job.inputs for p in job.paths(name)):
         check_input(path)
     job.state.mkdir(parents=True, exist_ok=True)
@@ -192,18 +229,24 @@ def execute(module: ModuleType, job: Job) -> None:
             return
         job.state.mkdir(parents=True, exist_ok=True)  # the process that held the lease may have removed it
         remove_abandoned(job)
-        started = time.monotonic()
-        try:
-            payload = module.run(job)
-            manifest = job.outputs.get("manifest")
-            if manifest is not None:
-                write_json(job.staging("manifest"), describe(job, payload))
-            if "cost" in job.outputs:
-                write_json(job.staging("cost"), cost_record(job, time.monotonic() - started))
-            publish(job)
-        finally:
-            for path in job._staged.values():
-                remove(path)
+        with attempts.recorded(job.state, gpus_held(job.requested)) as attempt, PeakMemory() as memory:
+            started = time.monotonic()
+            try:
+                payload = module.run(job)
+                if "manifest" in job.outputs:
+                    write_json(job.staging("manifest"), describe(job, payload))
+                if "cost" in job.outputs:
+                    seconds = time.monotonic() - started
+                    record = cost_record(subject(job), seconds, memory, attempt, job.requested, job.ranks, job.timings)
+                    write_json(job.staging("cost"), record)
+                publish(job)
+            except Exception as error:
+                if full := full_disk(error, job):
+                    raise MergebenchError(full) from error
+                raise
+            finally:
+                for path in job._staged.values():
+                    remove(path)
     if not getattr(module, "KEEP_STATE", False):
         remove(job.state)
 
@@ -229,13 +272,13 @@ def describe(job: Job, payload: dict[str, Any]) -> dict[str, Any]:
     return {
         "stage": job.stage,
         "spec": job.spec,
-        "inputs": {name: digests for name in sorted(job.inputs) if (digests := [*filter(None, map(_identity, job.paths(name)))])},
+        "inputs": {name: digests for name in sorted(job.inputs) if (digests := [*filter(None, map(identity, job.paths(name)))])},
         "files": files,
         **payload,
     }
 
 
-def _identity(path: Path) -> str | None:
+def identity(path: Path) -> str | None:
     """The hash that stands for an input: a folder's is that of its manifest, which lists the folder's files."""
     described = path.parent / MANIFEST if path.is_dir() else path
     return sha256_file(described) if described.is_file() else None
@@ -300,29 +343,19 @@ def _holder(stream: IO[str]) -> str:
     return stream.read().strip() or "another process"
 
 
-def cost_record(job: Job, wall_seconds: float) -> dict[str, Any]:
-    """Wall and CPU seconds, peak memory and GPU seconds of this process and its children."""
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    identity = {k: v for k, v in job.spec.items() if k in ("base", "model", "method", "domain", "dataset")}
-    return {
-        "stage": job.stage,
-        **identity,
-        "wall_seconds": round(wall_seconds, 3),
-        "cpu_seconds": round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 3),
-        "peak_rss_bytes": max(own.ru_maxrss, children.ru_maxrss) * 1024,
-        "gpu_seconds": round(wall_seconds * gpus_used(), 3),
-        "gpu_peak_bytes": gpu_peak_bytes(),
-        "timing": {name: round(seconds, 3) for name, seconds in sorted(job.timings.items())},
-    }
+def subject(job: Job) -> dict[str, Any]:
+    """Which job a cost record is about."""
+    return {"stage": job.stage, **{k: v for k, v in job.spec.items() if k in ("base", "model", "method", "domain", "dataset")}}
 
 
-def gpus_used() -> int:
-    """Number of CUDA devices visible to a stage that has initialised CUDA, else 0."""
-    torch = sys.modules.get("torch")
-    return torch.cuda.device_count() if torch is not None and torch.cuda.is_initialized() else 0
-
-
-def gpu_peak_bytes() -> int:
-    """Peak memory that torch has allocated on its CUDA devices, summed, in bytes."""
-    torch = sys.modules.get("torch")
-    return sum(torch.cuda.max_memory_allocated(i) for i in range(gpus_used())) if torch is not None else 0
+def full_disk(error: Exception, job: Job) -> str | None:
+    """A sentence, if a write failed for want of space or quota; libraries report that in ways of their own."""
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    if getattr(error, "errno", None) not in codes and not any(os.strerror(code) in str(error) for code in codes):
+        return None
+    folders = {path.parent for path in (*job.outputs.values(), job.state / "lease") if path.parent.exists()}
+    least = min(folders, key=lambda folder: shutil.disk_usage(folder).free, default=job.state)
+    return (
+        f"{least} has no space left ({error}); free some, or raise the quota, and run again. "
+        "Nothing unfinished is left under the name of an output."
+    )

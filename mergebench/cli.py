@@ -7,17 +7,22 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from mergebench import __version__
 from mergebench.errors import MergebenchError
+
+if TYPE_CHECKING:
+    from mergebench.artifacts import Job
 
 INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status. Errors meant for the user are printed as one sentence."""
-    options = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser().parse_args(words, argparse.Namespace(words=words))
     try:
         return int(options.verb(options) or 0)
     except MergebenchError as error:
@@ -47,7 +52,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--output", nargs="*", default=[], metavar="NAME=PATH", help="outputs")
     run.add_argument("--output-files", nargs="*", default=[], metavar="PATH", help="outputs called by their file names")
     run.add_argument("--state", type=Path, default=Path("results/.state"), help="folder for resumable state (default: %(default)s)")
-    run.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    run.add_argument("--threads", type=int, default=1, help="CPU threads of each task (default: %(default)s)")
+    run.add_argument("--tasks", type=int, default=1, help="processes that share the work, one per GPU; only train (default: %(default)s)")
+    run.add_argument("--nodes", type=int, default=1, help="nodes of the Slurm allocation over which tasks spread (default: %(default)s)")
+    run.add_argument(
+        "--requested", nargs="*", default=[], metavar="NAME=N", help="for the cost record: mem_mb, runtime (minutes), gpu, ..."
+    )
     run.add_argument("--online", action="store_true", help="allow the network (only the fetch stages need it)")
 
     configuration = _verb(verbs, "config", check_configuration, "check config.yaml, or print its JSON schema")
@@ -55,14 +65,34 @@ def parser() -> argparse.ArgumentParser:
     configuration.add_argument("--preset", help="check this preset's names (default: the file's)")
     configuration.add_argument("--schema", action="store_true", help="print the JSON schema for editors")
 
-    plan = _verb(verbs, "plan", show_plan, "count the jobs of a campaign")
+    plan = _verb(verbs, "plan", show_plan, "jobs, GPU-hours, disk and wall-clock of a campaign, before anything is submitted")
+    plan.add_argument("targets", nargs="*", metavar="TARGET", help="files or rules to make (default: everything)")
     plan.add_argument("--file", type=Path, default=Path("config.yaml"), help="default: %(default)s")
     plan.add_argument("--preset", help="default: the file's")
+    plan.add_argument("--profile", type=Path, default=Path("profiles/slurm"), help="the site's Snakemake profile (default: %(default)s)")
+    plan.add_argument("--gpus", type=int, metavar="N", help="GPUs in use at once (default: the profile's quota)")
+    plan.add_argument("--json", action="store_true", help="print all numbers as JSON")
 
     _verb(verbs, "methods", list_methods, "list the merging methods with parameters, grids and references")
 
     show = _verb(verbs, "show", show_results, "print the headline table of a finished run")
     show.add_argument("--results", type=Path, default=Path("results/tiny"), help="folder of a preset's results (default: %(default)s)")
+
+    doctor = _verb(verbs, "doctor", check_site, "check this machine, its file system and Slurm before the first job")
+    doctor.add_argument("--file", type=Path, default=Path("config.yaml"), help="default: %(default)s")
+    doctor.add_argument("--preset", help="the campaign that shall run here (default: the file's)")
+    doctor.add_argument("--profile", type=Path, default=Path("profiles/slurm"), help="Snakemake profile (default: %(default)s)")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    doctor.add_argument("--no-job", action="store_true", help="submit no job, so leave compute nodes unchecked")
+    doctor.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="wait this long for each job (default: %(default)g)")
+
+    status = _verb(verbs, "status", show_status, "show a running or stopped campaign, from its files and Slurm")
+    status.add_argument("--file", type=Path, default=Path("config.yaml"), help="default: %(default)s")
+    chosen = status.add_mutually_exclusive_group()
+    chosen.add_argument("--preset", help="default: the file's")
+    chosen.add_argument("--results", type=Path, help="folder of a preset's results, in place of --preset")
+    status.add_argument("--json", action="store_true", help="print it as JSON")
+    status.add_argument("--watch", type=float, metavar="SECONDS", help="print it again every so many seconds, until interrupted")
 
     profile = _verb(verbs, "profile", install_profile, "make `snakemake --profile NAME` find profiles/NAME")
     profile.add_argument("name", nargs="?", default="slurm", help="default: %(default)s")
@@ -86,9 +116,14 @@ def _verb(verbs: Any, name: str, function: Callable[[argparse.Namespace], Any], 
 
 
 def run_stage(options: argparse.Namespace) -> None:
-    """Run one stage, in a warm process where a server offers one."""
-    from mergebench import warm
+    """Run one stage: as several tasks where asked, in a warm process where a server offers one, else in this process."""
+    from mergebench import launch, warm
 
+    if options.tasks > 1:
+        from mergebench.artifacts import execute
+
+        execute(launch.Tasks(options.words, options.tasks, options.nodes, options.threads), job_of(options))
+        return
     if warm.offered() and (status := warm.delegate(sys.argv[1:])) is not None:
         raise SystemExit(status)
     run_stage_here(options)
@@ -96,6 +131,23 @@ def run_stage(options: argparse.Namespace) -> None:
 
 def run_stage_here(options: argparse.Namespace) -> None:
     """Run one stage in this process."""
+    from mergebench.artifacts import execute
+    from mergebench.storage import weights
+
+    job = job_of(options)
+    with weights.held(job):
+        execute(stage_module(job.stage), job)
+
+
+def stage_module(stage: str) -> ModuleType:
+    """The module that does a stage's work."""
+    from mergebench.workflow.plan import MODULES
+
+    return importlib.import_module(MODULES[stage])
+
+
+def job_of(options: argparse.Namespace) -> "Job":
+    """The job that the options of ``run`` describe; prepares the environment of its libraries."""
     from mergebench.workflow.plan import MODULES
 
     if options.stage not in MODULES:
@@ -103,24 +155,32 @@ def run_stage_here(options: argparse.Namespace) -> None:
     if not options.online:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
     os.environ |= {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
-    from mergebench.artifacts import Job, execute, sha256_json
+    from mergebench.artifacts import Job, sha256_json
 
     try:
         spec = json.loads(options.spec)
     except json.JSONDecodeError as error:
         raise MergebenchError(f"--spec is not valid JSON: {error}.") from None
-    module = importlib.import_module(MODULES[options.stage])
-    execute(
-        module,
-        Job(
-            stage=options.stage,
-            spec=spec,
-            inputs=_named(options.input) | _globbed(options.glob, options.state.parent),
-            outputs={name: paths[0] for name, paths in _named(options.output).items()} | _by_file_name(options.output_files),
-            state=options.state / f"{options.stage}-{sha256_json(spec)[:16]}",
-            threads=options.threads,
-        ),
+    return Job(
+        stage=options.stage,
+        spec=spec,
+        inputs=_named(options.input) | _globbed(options.glob, options.state.parent),
+        outputs={name: paths[0] for name, paths in _named(options.output).items()} | _by_file_name(options.output_files),
+        state=options.state / f"{options.stage}-{sha256_json(spec)[:16]}",
+        threads=options.threads,
+        requested=_counts(options.requested),
     )
+
+
+def _counts(words: Sequence[str]) -> dict[str, int]:
+    """``mem_mb=8000 gpu=1`` as {mem_mb: 8000, gpu: 1}."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not value.isdecimal():
+            raise MergebenchError(f"--requested {word}: write NAME=N with a whole number, for example mem_mb=8000.")
+        found[name] = int(value)
+    return found
 
 
 def _named(words: Sequence[str]) -> dict[str, list[Path]]:
@@ -161,16 +221,18 @@ def check_configuration(options: argparse.Namespace) -> None:
 
 
 def show_plan(options: argparse.Namespace) -> None:
-    """Print the number of jobs per rule when nothing has been made yet."""
+    """Print what a target needs: jobs per rule, GPU-hours, disk and wall-clock."""
     from mergebench import config
+    from mergebench.workflow.forecast import forecast
+    from mergebench.workflow.forecast_text import render
     from mergebench.workflow.plan import Plan
+    from mergebench.workflow.site_profile import Profile
 
+    if options.gpus is not None and options.gpus < 1:
+        raise MergebenchError(f"--gpus is {options.gpus}; give a number above 0.")
     plan = Plan(config.load(options.file, **({"preset": options.preset} if options.preset else {})))
-    counts = plan.job_counts()
-    width = max(map(len, counts))
-    for rule, count in counts.items():
-        print(f"{rule:{width}}  {count:>6}")
-    print(f"{'total':{width}}  {sum(counts.values()):>6}")
+    record = forecast(plan, options.targets, Profile.read(options.profile), options.gpus, options.file).record()
+    print(json.dumps(record, indent=1) if options.json else render(record))
 
 
 def list_methods(options: argparse.Namespace) -> None:
@@ -185,6 +247,47 @@ def show_results(options: argparse.Namespace) -> None:
     from mergebench.analysis.headline import render_folder
 
     print(render_folder(options.results))
+
+
+def check_site(options: argparse.Namespace) -> int:
+    """Print what the checks of this site say; exit status 1 if one failed."""
+    from mergebench.workflow.doctor.checks import judge
+    from mergebench.workflow.doctor.facts import gather, read_profile
+    from mergebench.workflow.doctor.finding import any_failed, as_data, as_text
+
+    facts = gather(_plan(options), read_profile(options.profile), job=not options.no_job, timeout=options.timeout)
+    findings = judge(facts)
+    print(json.dumps(as_data(findings), indent=2) if options.json else as_text(findings))
+    return 1 if any_failed(findings) else 0
+
+
+def show_status(options: argparse.Namespace) -> None:
+    """Print how far a campaign is, once or every so many seconds."""
+    import time
+
+    from mergebench.workflow.status.look import look
+    from mergebench.workflow.status.render import as_data, as_text
+
+    if options.results is not None:
+        options.preset = options.results.name
+    plan = _plan(options)
+    if options.results is not None:
+        plan.results = str(options.results)
+    while True:
+        status = look(plan)
+        print(json.dumps(as_data(status), indent=2) if options.json else as_text(status), flush=True)
+        if options.watch is None:
+            return
+        time.sleep(options.watch)
+        print()
+
+
+def _plan(options: argparse.Namespace) -> Any:
+    """The plan of the preset that `--file` and `--preset` select."""
+    from mergebench import config
+    from mergebench.workflow.plan import Plan
+
+    return Plan(config.load(options.file, **({"preset": options.preset} if options.preset else {})))
 
 
 def install_profile(options: argparse.Namespace) -> None:

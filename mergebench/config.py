@@ -108,6 +108,13 @@ class Evaluation(Section):
     benchmarks: dict[str, BenchmarkOverride] = {}
 
 
+class Storage(Section):
+    """Space on disk."""
+
+    budget_gb: Annotated[float, Field(gt=0)] | None = Field(None, description="refuse a run whose peak is above this; null: no limit")
+    keep_merged: bool = Field(True, description="false: drop the weights of a merged model after all its scores exist")
+
+
 class Preset(Section):
     """One complete campaign."""
 
@@ -119,6 +126,7 @@ class Preset(Section):
     merging: Merging
     statistics: Statistics = Statistics()
     evaluation: Evaluation
+    storage: Storage = Storage()
 
     @model_validator(mode="after")
     def _names(self) -> "Preset":

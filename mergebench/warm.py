@@ -3,8 +3,8 @@
 A job of the tiny twins computes for seconds, and importing torch, transformers and TRL takes as long again.
 ``mergebench warm -- COMMAND`` imports these libraries once in a server, runs the command with the server's
 address in its environment, and each ``mergebench run STAGE`` below it becomes a fork of the server. The
-modules of this package are imported by the fork, so an edited stage is seen as ever. Where no server is
-offered, as on a cluster, ``mergebench run`` does its work itself; the results are the same.
+modules of this package are imported by the fork, from the source that the run has locked. Where no server is
+offered, as in a Slurm job, ``mergebench run`` does its work itself; the results are the same.
 
 What the fork does not share with an ordinary job: Snakemake's ``benchmark`` files see only the client. The
 cost records, which the tables use, are written by the fork itself.
@@ -25,14 +25,21 @@ from pathlib import Path
 from typing import Any
 
 ADDRESS = "MERGEBENCH_WARM"
+ALLOCATION = "MERGEBENCH_WARM_ALLOCATION"
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 LOST = 1
 
 
 def offered() -> bool:
-    """Whether a warm server's address is in the environment and its socket exists."""
-    address = os.environ.get(ADDRESS)
-    return address is not None and Path(address).is_socket()
+    """Whether a warm server's address is in the environment and its socket exists.
+
+    A job in a Slurm allocation of its own inherits the address too, but its work belongs into that allocation, with
+    its processors, memory and GPUs.
+    """
+    address, allocation = os.environ.get(ADDRESS), os.environ.get("SLURM_JOB_ID")
+    if address is None or allocation not in (None, os.environ.get(ALLOCATION)):
+        return False
+    return Path(address).is_socket()
 
 
 def delegate(arguments: Sequence[str]) -> int | None:
@@ -65,7 +72,7 @@ def run(command: Sequence[str]) -> int:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(address)
             listener.listen(64)
-            process = subprocess.Popen(command, env={**os.environ, ADDRESS: address})
+            process = subprocess.Popen(command, env={**os.environ, ADDRESS: address, ALLOCATION: os.environ.get("SLURM_JOB_ID", "")})
             _import_libraries()
             return _Server(listener, process).serve()
 
@@ -178,6 +185,10 @@ def _become(request: dict[str, Any], streams: Sequence[int]) -> None:
         sys.argv = ["mergebench", *request["arguments"]]
         import torch
 
+        from mergebench.workflow import source
+
+        if source.VARIABLE in os.environ:
+            source.import_from(Path(os.environ[source.VARIABLE]))
         from mergebench import cli
 
         torch.set_num_threads(max(1, cli.parser().parse_args(request["arguments"]).threads))

@@ -28,6 +28,6 @@ rule analyse:
         spec=spec("analyse"),
         state=STATE,
     shell:
-        "mergebench run analyse --state {params.state} --spec {params.spec:q}"
+        "exec mergebench run analyse --state {params.state} --spec {params.spec:q}"
         " --glob scores='scores/*/*/*.json' costs='costs/**/*.json' searches='tuning/*/*/search.parquet'"
         " --output cost={output.cost} --output-files {output.reported} 2> {log}"

@@ -5,21 +5,34 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
+from mergebench.workflow import source
+
+source.enter(workflow.main_snakefile, main=workflow.is_main_process, arguments=sys.argv[1:])
 from snakemake.logging import logger
 
-from mergebench.workflow import lock, plan, progress
+from mergebench.workflow import ends, lock, plan, progress, resources, slurm, storage, survey
 
 CONFIGURATION = lock.resolve(config, main=workflow.is_main_process)
 PLAN = plan.Plan(CONFIGURATION)
 RESULTS = PLAN.results
 STATE = f"{RESULTS}/.state"
+RESOURCES = resources.Resources(PLAN, resources.Site.of(workflow.resource_settings.default_resources))
+# The conda environment of rules that run a model; the preset decides, so that no fact about a site makes a result stale.
+MODEL_ENVIRONMENT = f"../envs/{'cpu' if all(map(RESOURCES.estimates.tiny, PLAN.bases)) else 'gpu'}.yaml"
+STORAGE = storage.Storage(RESOURCES, workflow.resource_settings.resources.get("gpu"))
 
 if workflow.is_main_process:
     lock.prepare(PLAN, sys.argv[1:])
+    survey.attach(logger, workflow)
+    slurm.harden()
+else:
+    slurm.ignore_warning_signal()
 
 
 onstart:
     progress.attach(logger)
+    slurm.stop_on_sigterm(workflow)
+    storage.refuse_or_warn(STORAGE, survey.jobs(workflow.dag))
 
 
 wildcard_constraints:
@@ -40,11 +53,13 @@ def spec(stage, **fixed):
     return inner
 
 
-def need(stage, what):
-    """A resource of a rule: by stage, size of the base model and attempt."""
+def need(stage, what, **fixed):
+    """A resource of a rule: what the job's estimate asks for, and more after a failed attempt."""
 
-    def inner(wildcards, attempt):
-        return PLAN.resource(stage, what, base=wildcards.get("base"), attempt=attempt)
+    def inner(wildcards, attempt, rulename):
+        values = dict(wildcards.items())
+        escalation = ends.escalation(rulename, values, attempt)
+        return getattr(RESOURCES.of(stage, escalation, **fixed, **values), what)
 
     return inner
 
@@ -73,3 +88,8 @@ def merge_inputs(wildcards):
         "spectra": PLAN.spectra(wildcards.base, wildcards.method),
         "statistics": PLAN.statistics(wildcards.base, wildcards.method),
     }
+
+
+def admission(wildcards):
+    """Input function: what must have been dropped before a base is merged; nothing where only some files are asked for."""
+    return ancient(STORAGE.before(wildcards.base)) if set(workflow.dag_settings.targets) <= {"all"} else []

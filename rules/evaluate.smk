@@ -18,17 +18,18 @@ for group in PLAN.groups:
         wildcard_constraints:
             model=plan.alternatives(group.models),
         conda:
-            "../envs/cpu.yaml"
-        threads: need("evaluate", "threads")
+            MODEL_ENVIRONMENT
+        threads: need("evaluate", "threads", group=group.name)
         resources:
             nodes=1,
-            gpu=need("evaluate", "gpu"),
-            mem_mb=need("evaluate", "mem_mb"),
-            runtime=need("evaluate", "runtime"),
+            gpu=need("evaluate", "gpu", group=group.name),
+            mem_mb=need("evaluate", "mem_mb", group=group.name),
+            runtime=need("evaluate", "runtime", group=group.name),
         params:
             spec=spec("evaluate", group=group.name),
             state=STATE,
         shell:
-            "mergebench run evaluate --threads {threads} --state {params.state} --spec {params.spec:q}"
+            "exec mergebench run evaluate --threads {threads} --state {params.state} --spec {params.spec:q}"
+            " --requested mem_mb={resources.mem_mb} runtime={resources.runtime} gpu={resources.gpu} threads={threads}"
             " --input weights={input.weights} data={input.data}"
             " --output cost={output.cost} --output-files {output.scores} 2> {log}"

@@ -17,7 +17,7 @@ rule fetch_base:
         spec=spec("fetch_base"),
         state=STATE,
     shell:
-        "mergebench run fetch_base --online --state {params.state} --spec {params.spec:q}"
+        "exec mergebench run fetch_base --online --state {params.state} --spec {params.spec:q}"
         " --output manifest={output.manifest} weights={output.weights} cost={output.cost} 2> {log}"
 
 
@@ -39,7 +39,7 @@ rule fetch_data:
         spec=spec("prepare"),
         state=STATE,
     shell:
-        "mergebench run prepare --online --state {params.state} --spec {params.spec:q}"
+        "exec mergebench run prepare --online --state {params.state} --spec {params.spec:q}"
         " --output manifest={output.manifest} rows={output.rows} cost={output.cost} 2> {log}"
 
 
@@ -62,5 +62,5 @@ rule fetch_training_data:
         spec=spec("prepare"),
         state=STATE,
     shell:
-        "mergebench run prepare --online --state {params.state} --spec {params.spec:q}"
+        "exec mergebench run prepare --online --state {params.state} --spec {params.spec:q}"
         " --output manifest={output.manifest} train={output.train} calibration={output.calibration} cost={output.cost} 2> {log}"

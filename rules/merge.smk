@@ -5,6 +5,7 @@ rule merge:
     input:
         unpack(merge_inputs),
         best=lambda wildcards: PLAN.best(wildcards.base, wildcards.method),
+        admitted=ancient(f"{RESULTS}/admitted/{{base}}"),
     output:
         manifest=f"{RESULTS}/models/{{base}}/merged_{{method}}/manifest.json",
         weights=directory(f"{RESULTS}/models/{{base}}/merged_{{method}}/weights"),
@@ -24,7 +25,8 @@ rule merge:
         spec=spec("merge"),
         state=STATE,
     shell:
-        "mergebench run merge --threads {threads} --state {params.state} --spec {params.spec:q}"
+        "exec mergebench run merge --threads {threads} --state {params.state} --spec {params.spec:q}"
+        " --requested mem_mb={resources.mem_mb} runtime={resources.runtime} threads={threads}"
         " --input base={input.base} specialists={input.specialists} spectra={input.spectra} statistics={input.statistics}"
         " best={input.best}"
         " --output manifest={output.manifest} weights={output.weights} cost={output.cost} 2> {log}"

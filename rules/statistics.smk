@@ -16,7 +16,7 @@ rule statistics:
     benchmark:
         f"{RESULTS}/benchmarks/statistics/{{base}}/{{domain}}/{{kind}}.jsonl"
     conda:
-        "../envs/cpu.yaml"
+        MODEL_ENVIRONMENT
     threads: need("statistics", "threads")
     resources:
         nodes=1,
@@ -27,6 +27,7 @@ rule statistics:
         spec=spec("statistics"),
         state=STATE,
     shell:
-        "mergebench run statistics --threads {threads} --state {params.state} --spec {params.spec:q}"
+        "exec mergebench run statistics --threads {threads} --state {params.state} --spec {params.spec:q}"
+        " --requested mem_mb={resources.mem_mb} runtime={resources.runtime} gpu={resources.gpu} threads={threads}"
         " --input base={input.weights} specialist={input.specialist} data={input.data}"
         " --output manifest={output.manifest} {wildcards.kind}={output.statistics} cost={output.cost} 2> {log}"

@@ -18,10 +18,13 @@ rule train_specialist:
         model=plan.alternatives([*PLAN.specialists, "sft_math"]),
     priority: 10
     conda:
-        "../envs/cpu.yaml"
+        MODEL_ENVIRONMENT
     threads: need("train", "threads")
     resources:
-        nodes=1,
+        nodes=need("train", "nodes"),
+        tasks=need("train", "tasks"),
+        tasks_per_gpu=0,
+        mpi=need("train", "mpi"),
         gpu=need("train", "gpu"),
         mem_mb=need("train", "mem_mb"),
         runtime=need("train", "runtime"),
@@ -29,7 +32,9 @@ rule train_specialist:
         spec=spec("train"),
         state=STATE,
     shell:
-        "mergebench run train --threads {threads} --state {params.state} --spec {params.spec:q}"
+        "exec mergebench run train --threads {threads} --tasks {resources.tasks} --nodes {resources.nodes}"
+        " --requested mem_mb={resources.mem_mb} runtime={resources.runtime} gpu={resources.gpu} threads={threads}"
+        " --state {params.state} --spec {params.spec:q}"
         " --input base={input.weights} data={input.data}"
         " --output manifest={output.manifest} weights={output.weights} log={output.losses} cost={output.cost} 2> {log}"
 
@@ -63,10 +68,13 @@ rule train_grpo:
         model="specialist_math",
     priority: 20
     conda:
-        "../envs/cpu.yaml"
+        MODEL_ENVIRONMENT
     threads: need("train", "threads")
     resources:
-        nodes=1,
+        nodes=need("train", "nodes"),
+        tasks=need("train", "tasks"),
+        tasks_per_gpu=0,
+        mpi=need("train", "mpi"),
         gpu=need("train", "gpu"),
         mem_mb=need("train", "mem_mb"),
         runtime=need("train", "runtime"),
@@ -74,6 +82,8 @@ rule train_grpo:
         spec=spec("train"),
         state=STATE,
     shell:
-        "mergebench run train --threads {threads} --state {params.state} --spec {params.spec:q}"
+        "exec mergebench run train --threads {threads} --tasks {resources.tasks} --nodes {resources.nodes}"
+        " --requested mem_mb={resources.mem_mb} runtime={resources.runtime} gpu={resources.gpu} threads={threads}"
+        " --state {params.state} --spec {params.spec:q}"
         " --input base={input.weights} init={input.initial} grpo_data={input.data}"
         " --output manifest={output.manifest} weights={output.weights} log={output.losses} cost={output.cost} 2> {log}"

@@ -15,7 +15,7 @@ rule tune:
     benchmark:
         f"{RESULTS}/benchmarks/tune/{{base}}/{{method}}.jsonl"
     conda:
-        "../envs/cpu.yaml"
+        MODEL_ENVIRONMENT
     threads: need("tune", "threads")
     resources:
         nodes=1,
@@ -26,7 +26,8 @@ rule tune:
         spec=spec("tune"),
         state=STATE,
     shell:
-        "mergebench run tune --threads {threads} --state {params.state} --spec {params.spec:q}"
+        "exec mergebench run tune --threads {threads} --state {params.state} --spec {params.spec:q}"
+        " --requested mem_mb={resources.mem_mb} runtime={resources.runtime} gpu={resources.gpu} threads={threads}"
         " --input base={input.base} specialists={input.specialists} spectra={input.spectra} statistics={input.statistics}"
         " data={input.surrogates} references={input.references}"
         " --output search={output.search} best={output.best} cost={output.cost} 2> {log}"

@@ -25,6 +25,7 @@ rule vectors:
         spec=spec("vectors"),
         state=STATE,
     shell:
-        "mergebench run vectors --threads {threads} --state {params.state} --spec {params.spec:q}"
+        "exec mergebench run vectors --threads {threads} --state {params.state} --spec {params.spec:q}"
+        " --requested mem_mb={resources.mem_mb} runtime={resources.runtime} threads={threads}"
         " --input base={input.weights} specialist={input.specialist}"
         " --output manifest={output.manifest} spectrum={output.spectrum} cost={output.cost} 2> {log}"

@@ -10,11 +10,13 @@ FIGURE_FORMATS = ("png", "svg")
 
 @dataclass(frozen=True)
 class Output:
-    """A table or figure: its file stem (also that of its caption), title, and where the paper has it ("" if nowhere)."""
+    """A table or figure: its file stem (also that of its caption), title, where the paper has it ("" if nowhere), and the section
+    of the report in which it stands."""
 
     stem: str
     title: str
     paper: str
+    section: str
 
     def filenames(self) -> tuple[str, ...]:
         """Every format of it."""
@@ -23,18 +25,19 @@ class Output:
 
 
 TABLES = (
-    Output("headline", "Headline: performance, retention and cost", ""),
-    Output("normalised_performance", "Normalised performance (% of the specialists)", "Table 7"),
-    Output("forgetting", "Generalisation (% of the base)", "Table 8"),
-    Output("runtime", "Run time of the merging methods", "Section 4.3"),
-    Output("specialisation", "Specialisation: domain scores in points (gain over the base)", ""),
-    Output("scores", "Raw scores of every model on every benchmark (points, higher is better)", ""),
+    Output("headline", "Headline: performance, retention and cost", "", "Tables"),
+    Output("normalised_performance", "Normalised performance (% of the specialists)", "Table 7", "Tables"),
+    Output("forgetting", "Generalisation (% of the base)", "Table 8", "Tables"),
+    Output("runtime", "Run time of the merging methods", "Section 4.3", "Tables"),
+    Output("specialisation", "Specialisation: domain scores in points (gain over the base)", "", "Tables"),
+    Output("scores", "Raw scores of every model on every benchmark (points, higher is better)", "", "Tables"),
+    Output("efficiency", "Efficiency: what jobs asked for and what they used", "", "Efficiency"),
 )
 FIGURES = (
-    Output("multitask_performance", "Normalised performance", "Figure 2"),
-    Output("performance_forgetting", "Performance against forgetting", "Figure 3"),
-    Output("runtime", "Run time: algorithm and validation", "Figure 5"),
-    Output("specialisation", "Specialisation of the specialists", ""),
+    Output("multitask_performance", "Normalised performance", "Figure 2", "Figures"),
+    Output("performance_forgetting", "Performance against forgetting", "Figure 3", "Figures"),
+    Output("runtime", "Run time: algorithm and validation", "Figure 5", "Figures"),
+    Output("specialisation", "Specialisation of the specialists", "", "Figures"),
 )
 FILENAMES = tuple(name for output in (*TABLES, *FIGURES) for name in output.filenames())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mergebench.analysis.costs import method_costs, read_costs, read_searches
+from mergebench.analysis.efficiency import read_jobs
 from mergebench.analysis.figures import draw, save
 from mergebench.analysis.outputs import FIGURE_FORMATS, FILENAMES, TABLE_FORMATS
 from mergebench.analysis.render import to_csv, to_markdown
@@ -36,7 +37,7 @@ def run(job: Job) -> dict[str, Any]:
     scope = Scope.from_spec(job.spec)
     scores = select(read_scores(job.paths("scores")), scope)
     costs = method_costs(read_costs(job.paths("costs")), read_searches(job.paths("searches")), scope)
-    evidence = Evidence(scope, scores, costs)
+    evidence = Evidence(scope, scores, costs, read_jobs(job.paths("costs"), scope))
 
     tables = {name: TABLES[name](evidence) for name in _stems(wanted, TABLE_FORMATS)}
     figures = {name: draw(name, evidence) for name in _stems(wanted, FIGURE_FORMATS)}

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from mergebench.analysis.efficiency import by_rule
 from mergebench.analysis.labels import BASE, MULTITASK, UNTOUCHED_BASE, model_of, model_title, signed, title
 from mergebench.analysis.normalise import (
     FLOOR,
@@ -51,6 +52,7 @@ class Evidence:
     scope: Scope
     scores: pd.DataFrame
     costs: pd.DataFrame
+    jobs: pd.DataFrame
 
     @cached_property
     def performance(self) -> pd.DataFrame:
@@ -264,6 +266,56 @@ def headline(evidence: Evidence) -> Table:
     )
 
 
+def efficiency(evidence: Evidence) -> Table:
+    """What the jobs of each rule asked for, what they used, and what failed attempts cost."""
+    frame = by_rule(evidence.jobs)
+    shown = frame.drop(columns=[column for column in frame if column.endswith("_gpus_mean")])
+    return Table(
+        "efficiency",
+        frame.astype(object).where(frame.notna(), NOT_APPLICABLE),
+        [
+            "Used / requested: mean over jobs of each job's share. Memory: the highest resident memory of a job on a node. Time: of "
+            "the attempt that succeeded, from its start to its outputs. GPUs: those that a job saw and computed on.",
+            "Failed attempts: those of the jobs that have succeeded since, and the time that they took.",
+            "n/a: nothing was requested, as by rules that run where the workflow runs and by jobs that were run by hand.",
+        ],
+        display=shown.astype(object).where(shown.notna(), NOT_APPLICABLE),
+        headings={
+            "rule": "Rule",
+            "jobs": "Jobs",
+            "requested_memory_mib": "Memory requested (MiB)",
+            "used_memory_mib_mean": "Memory used, mean",
+            "used_memory_mib_max": "Memory used, max",
+            "memory_percent": "Memory used / requested (%)",
+            "requested_minutes": "Time requested (min)",
+            "used_minutes_mean": "Time used, mean",
+            "used_minutes_max": "Time used, max",
+            "time_percent": "Time used / requested (%)",
+            "requested_gpus": "GPUs requested",
+            "used_gpus_max": "GPUs used, max",
+            "gpu_percent": "GPUs used / requested (%)",
+            "failed_attempts": "Failed attempts",
+            "lost_minutes": "Time lost (min)",
+        },
+        decimals=dict.fromkeys(
+            (
+                "jobs",
+                "requested_memory_mib",
+                "used_memory_mib_mean",
+                "used_memory_mib_max",
+                "memory_percent",
+                "requested_minutes",
+                "time_percent",
+                "requested_gpus",
+                "used_gpus_max",
+                "gpu_percent",
+                "failed_attempts",
+            ),
+            0,
+        ),
+    )
+
+
 TABLES: dict[str, Callable[[Evidence], Table]] = {
     "normalised_performance": normalised_performance,
     "forgetting": forgetting,
@@ -271,6 +323,7 @@ TABLES: dict[str, Callable[[Evidence], Table]] = {
     "specialisation": specialisation,
     "scores": scores,
     "headline": headline,
+    "efficiency": efficiency,
 }
 
 

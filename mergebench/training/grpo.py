@@ -8,16 +8,17 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from mergebench.errors import MergebenchError
+from mergebench.training import distributed
 from mergebench.training.preemption import Preemption, run_trainer
 from mergebench.training.rewards import accuracy_reward, format_reward
 from mergebench.training.settings import GrpoSettings
 from mergebench.training.sft import Run, trainer_arguments
 from mergebench.training.templates import render
-from mergebench.training.watch import Watch
+from mergebench.training.watch import Watch, by_interval
 
 
 def train_grpo(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], settings: GrpoSettings, run: Run) -> list[dict[str, Any]]:
-    """Improve `model` in place on ``{"prompt", "answer"}`` rows; returns the trainer's log history.
+    """Improve `model` in place on ``{"prompt", "answer"}`` rows; returns the lines of its log.
 
     The reward is ``accuracy + format_weight * format`` (`mergebench.training.rewards`). `tokenizer` must carry the
     template of the supervised stage (`use_template`).
@@ -29,8 +30,13 @@ def train_grpo(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], setti
     prompts = [row for row in rows if len(render(tokenizer, row["prompt"])) <= settings.max_prompt_length]
     if not prompts:
         raise MergebenchError(f"all {len(rows)} prompts have more than {settings.max_prompt_length} tokens; raise max_prompt_length.")
+    if settings.loss_type == "bnpo" and distributed.world_size() > 1:
+        raise MergebenchError(
+            "grpo.loss_type: bnpo averages over the tokens of each process alone, so its result depends on how many there are; "
+            "choose dapo, or train with one task."
+        )
     completions = settings.prompts * settings.generations
-    preemption = Preemption(run.state, run.key, settings.checkpoint_seconds)
+    preemption = Preemption(run.state, run.key, settings.checkpoint_seconds, run.signals)
     trainer = GRPOTrainer(
         model=model,
         reward_funcs=[accuracy_reward, format_reward],
@@ -56,4 +62,4 @@ def train_grpo(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], setti
     )
     trainer.remove_callback(PrinterCallback)  # `Watch` reports instead
     run_trainer(trainer, preemption, run.report_resume)
-    return list(trainer.state.log_history)
+    return by_interval(trainer.state.log_history, settings.log_every)

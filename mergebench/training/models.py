@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
+from mergebench.training import distributed
+
 
 def load_model(weights: Path) -> Any:
-    """The causal language model of a weights folder, float32, on the accelerator if there is one.
+    """The causal language model of a weights folder, float32, on this process's accelerator if there is one.
 
     Gemma-2 gets eager attention (its soft-capped scores have no fused kernel), everything else SDPA.
     """
@@ -19,7 +21,7 @@ def load_model(weights: Path) -> Any:
     architecture = json.loads((weights / "config.json").read_text(encoding="utf-8"))["model_type"]
     attention = "eager" if architecture == "gemma2" else "sdpa"
     model: Any = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32, attn_implementation=attention, local_files_only=True)
-    return model.to("cuda") if torch.cuda.is_available() else model
+    return model.to(distributed.device())
 
 
 def load_tokenizer(weights: Path) -> Any:

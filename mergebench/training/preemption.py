@@ -16,53 +16,55 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from transformers import TrainerCallback
 
-from mergebench.artifacts import write_json
+from mergebench.artifacts import AGAIN, Interrupted, write_json
+from mergebench.training import distributed
 
-AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the same command will finish the work
 COMPLETE = "complete.json"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
-class Preempted(SystemExit):
+class Preempted(Interrupted):
     """Training stopped at a signal after saving its state; the process ends with exit code 75."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, AGAIN)
+
+
+class Signals:
+    """Remembers, while entered, that SIGTERM or SIGUSR1 has come; the handlers found are put back afterwards."""
+
     def __init__(self) -> None:
-        super().__init__(AGAIN)
+        self.received: str | None = None
+        self._process = os.getpid()
+
+    def __enter__(self) -> "Signals":
+        self._previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if os.getpid() == self._process:  # forked data workers inherit the handler
+            self.received = signal.Signals(number).name
 
 
 class Preemption(TrainerCallback):
-    """Saves a checkpoint and stops when any process has had SIGTERM or SIGUSR1, and saves every `seconds`.
+    """Saves a checkpoint and stops when any process has had one of the `signals`, and saves every `seconds`.
 
     All processes agree at the end of each step, so that they save at the same one. `key` identifies the run
     (a digest of what decides its result): a checkpoint of another run in the same directory is not resumed.
     """
 
-    def __init__(self, directory: Path, key: str, seconds: float) -> None:
-        self.directory, self.key, self.seconds = directory, key, seconds
-        self.signalled = False
+    def __init__(self, directory: Path, key: str, seconds: float, signals: Signals) -> None:
+        self.directory, self.key, self.seconds, self.signals = directory, key, seconds, signals
         self._last_save = time.monotonic()
-        self._process = os.getpid()
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handle the signals inside the block; the handlers found are put back after it."""
-        previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        if os.getpid() == self._process:  # forked data workers inherit the handler
-            self.signalled = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        stop = _any_process(self.signalled)
-        due = _any_process(time.monotonic() - self._last_save > self.seconds)
+        stop, due = distributed.any_of(self.signals.received is not None, time.monotonic() - self._last_save > self.seconds)
         if state.global_step < state.max_steps and (stop or due):
             control.should_save = True
             control.should_training_stop = stop
@@ -70,19 +72,9 @@ class Preemption(TrainerCallback):
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if dist.is_initialized():
-            dist.barrier()
+        distributed.wait_for_all()
         if state.is_world_process_zero:
             mark_complete(self.directory / f"checkpoint-{state.global_step}", self.key)
-
-
-def _any_process(flag: bool) -> bool:
-    if not dist.is_initialized():
-        return flag
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    shared = torch.tensor([float(flag)], device=device)
-    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-    return bool(shared.item())
 
 
 def mark_complete(checkpoint: Path, key: str) -> None:
@@ -115,13 +107,14 @@ def _step(checkpoint: Path) -> int:
 
 def run_trainer(trainer: Any, preemption: Preemption, report: Callable[[Path], None]) -> None:
     """Train from the newest complete checkpoint, if any, to the end, or raise `Preempted` at a signal."""
-    checkpoint = newest_checkpoint(preemption.directory, preemption.key)
-    if checkpoint is not None:
-        report(checkpoint)
-    with preemption.listening(), deterministic_on_cpu():
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    found = newest_checkpoint(preemption.directory, preemption.key) if distributed.is_main() else None
+    checkpoint = distributed.as_main_has_it(str(found) if found else None)
+    if found is not None:
+        report(found)
+    with deterministic_on_cpu():
+        trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.state.global_step < trainer.state.max_steps:
-        raise Preempted
+        raise Preempted(preemption.signals.received or "a signal to another task")
 
 
 @contextlib.contextmanager

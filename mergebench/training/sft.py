@@ -13,21 +13,23 @@ from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from mergebench.errors import MergebenchError
+from mergebench.training import distributed
 from mergebench.training.examples import Example
 from mergebench.training.mixture import example_order
-from mergebench.training.preemption import Preemption, run_trainer
+from mergebench.training.preemption import Preemption, Signals, run_trainer
 from mergebench.training.settings import SftSettings, TrainingSettings
-from mergebench.training.watch import Progress, Watch
+from mergebench.training.watch import Progress, Watch, by_interval
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a training run keeps its checkpoints, who it is, and whom it tells."""
+    """Where a training run keeps its checkpoints, who it is, whom it tells and who can stop it."""
 
     state: Path
     key: str
     seed: int
     progress: Progress
+    signals: Signals
 
     def report_resume(self, checkpoint: Path) -> None:
         self.progress(0, 0, f"resuming from {checkpoint.name}")
@@ -52,16 +54,16 @@ def plan(domains: Sequence[Sequence[Example]], settings: SftSettings, seed: int)
 def train_sft(
     model: Any, tokenizer: Any, examples: Sequence[Example], order: Sequence[int], settings: SftSettings, run: Run
 ) -> list[dict[str, Any]]:
-    """Fine-tune `model` in place on `examples` in the given `order`; returns the trainer's log history.
+    """Fine-tune `model` in place on `examples` in the given `order`; returns the lines of its log.
 
-    The loss of a step is the mean over its response tokens.
+    The loss of a step is the mean over its response tokens, those of all processes together.
 
     Raises:
         Preempted: a signal arrived; the state is saved and the same call continues from it.
         MergebenchError: the loss diverged, or the batch does not divide into micro-batches.
     """
     rows = Dataset.from_dict({"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]})
-    preemption = Preemption(run.state, run.key, settings.checkpoint_seconds)
+    preemption = Preemption(run.state, run.key, settings.checkpoint_seconds, run.signals)
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
@@ -78,19 +80,27 @@ def train_sft(
     )
     trainer.remove_callback(PrinterCallback)  # `Watch` reports instead
     run_trainer(trainer, preemption, run.report_resume)
-    return list(trainer.state.log_history)
+    return by_interval(trainer.state.log_history, settings.log_every)
 
 
 def trainer_arguments(settings: TrainingSettings, steps: int, batch: int, run: Run) -> dict[str, Any]:
     """The arguments that SFT and GRPO share: `batch` samples enter a step, whatever the number of processes."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = distributed.world_size()
     micro = settings.micro_batch_size or max(1, batch // world)
     if batch % (micro * world):
         raise MergebenchError(
             f"{batch} samples a step do not divide into {world} processes x micro-batches of {micro}; "
-            "change batch_size or micro_batch_size."
+            "change batch_size or micro_batch_size, or the number of tasks."
         )
     on_gpu = torch.cuda.is_available()
+    if world == 1 and torch.cuda.device_count() > 1:
+        raise MergebenchError(
+            f"one process sees {torch.cuda.device_count()} GPUs and would multiply the batch over them; "
+            "start one task for each (--tasks), or let it see one (CUDA_VISIBLE_DEVICES=0)."
+        )
+    if world > 1 and not on_gpu:
+        # Accelerate would number the CPUs (`cpu:1`), and torch cannot load an optimizer's state onto a numbered one.
+        os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     return {
         "output_dir": str(run.state),
         "max_steps": steps,
@@ -107,8 +117,10 @@ def trainer_arguments(settings: TrainingSettings, steps: int, batch: int, run: R
         "bf16": settings.dtype == "bfloat16",
         "seed": run.seed,
         "save_strategy": "no",  # `Preemption` decides when
-        "logging_steps": min(settings.log_every, steps),  # at least one line, however short the run
+        "logging_steps": 1,  # `by_interval` sums them up, so that a checkpoint may fall anywhere
+        "logging_nan_inf_filter": False,  # `Watch` stops at them
         "disable_tqdm": True,
         "report_to": "none",
         "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,
     }

@@ -3,7 +3,9 @@
 import json
 import math
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from transformers import TrainerCallback
@@ -18,6 +20,7 @@ LOGGED = (
     "reward", "reward_std", "frac_reward_zero_std", "kl", "rewards/accuracy_reward/mean",
     "rewards/format_reward/mean", "completions/mean_length", "completions/clipped_ratio",
 )  # fmt: skip
+AT_THE_END = ("step", "epoch", "grad_norm", "learning_rate")  # of an interval, the others are means
 
 
 class Watch(TrainerCallback):
@@ -44,11 +47,21 @@ class Watch(TrainerCallback):
             self.progress(state.global_step, state.max_steps, f"{self.what}{self.latest}")
 
 
-def write_log(history: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
-    """Write a trainer's log history as JSONL, one line per logged step; returns the lines.
+def by_interval(history: list[dict[str, Any]], every: int) -> list[dict[str, Any]]:
+    """A trainer's log of single steps as one line for every `every` steps, and one for the rest.
 
-    The history is part of a checkpoint, so the log of a resumed run has no gap and no repetition.
+    A line has the means over its steps, and the last step's own of `AT_THE_END`. The history is part of a checkpoint and
+    has no sums under way, so the lines of a resumed run are those of an uninterrupted one.
     """
-    lines = [{key: entry[key] for key in LOGGED if key in entry} for entry in history if "loss" in entry]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    steps = [entry for entry in history if "loss" in entry]
+    lines = []
+    for _, interval in groupby(steps, key=lambda entry: (entry["step"] - 1) // every):
+        entries = list(interval)
+        values = {key: [entry[key] for entry in entries if key in entry] for key in LOGGED}
+        lines.append({key: found[-1] if key in AT_THE_END else fmean(found) for key, found in values.items() if found})
     return lines
+
+
+def write_log(lines: list[dict[str, Any]], path: Path) -> None:
+    """Write the lines of a log as JSONL."""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -7,7 +7,6 @@ would otherwise make a file from one configuration and record another.
 import fcntl
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,16 +16,11 @@ from mergebench import config
 from mergebench.artifacts import set_damaged_aside, sha256_json, write_json
 from mergebench.errors import MergebenchError
 from mergebench.workflow.plan import Plan
+from mergebench.workflow.source import FOLDER, only_asks
 
 VARIABLE = "MERGEBENCH_CONFIGURATION"
-FOLDER = Path(".snakemake/mergebench")
 LOCKS = FOLDER / "workflows"
 _HELD: list[IO[str]] = []
-ASKING = {
-    *("--dry-run", "--dryrun", "--lint", "--report", "--summary", "-S", "--detailed-summary", "-D", "--dag", "--rulegraph"),
-    *("--filegraph", "--d3dag", "--list-rules", "--list", "-l", "--list-target-rules", "--list-changes", "--unlock", "--touch", "-t"),
-    *("--archive", "--containerize", "--cleanup-metadata", "--delete-all-output", "--generate-unit-tests", "--print-compilation"),
-}
 
 
 def resolve(raw: Mapping[str, Any], *, main: bool) -> config.Configuration:
@@ -114,11 +108,3 @@ def _lock(stream: IO[str]) -> bool:
 def _is_free(path: Path) -> bool:
     with path.open("a+") as stream:
         return _lock(stream)
-
-
-def only_asks(arguments: Sequence[str]) -> bool:
-    """Whether a Snakemake command line asks for a plan, a report or a list, and runs nothing.
-
-    Snakemake knows this only after the Snakefile has been parsed, which is too late for what must precede planning.
-    """
-    return any(word in ASKING or re.fullmatch(r"-[a-zA-Z]*n[a-zA-Z]*", word) for word in arguments)

@@ -5,7 +5,8 @@ No Snakemake and no torch here: every job parses the Snakefile and with it this 
 
 import os
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,7 @@ MODULES = {
     "tune": "mergebench.tuning.run",
     "merge": "mergebench.merging.run",
     "evaluate": "mergebench.evaluation.run",
+    "drop": "mergebench.storage.drop",
     "analyse": "mergebench.analysis.run",
 }
 GRPO_DATA = "train_math_grpo"
@@ -71,6 +73,7 @@ class Plan:
         self.bases = list(self.preset.bases)
         self.domains = list(self.preset.domains)
         self.methods = list(self.preset.merging.methods)
+        self._evaluations: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def check_runnable(self) -> None:
         """Refuse, before the first job, what would stop after days of training.
@@ -200,7 +203,8 @@ class Plan:
         Tables alone would do for a first run. Models, search logs and scores are named too, because Snakemake does not
         make a lost intermediate file again while everything after it is there.
         """
-        return [*self.tables, *self.models, *self.searches, *self.scores]
+        dropped = [] if self.preset.storage.keep_merged else [self.dropped(b, m) for b in self.bases for m in self.methods]
+        return [*self.tables, *self.models, *self.searches, *self.scores, *dropped]
 
     @cached_property
     def models(self) -> list[str]:
@@ -232,6 +236,18 @@ class Plan:
             *(f"{folder}/merge/{b}/{m}.json" for b in self.bases for m in self.methods),
         ]
 
+    def model_scores(self, base: str, model: str) -> list[str]:
+        """Every score record of one model."""
+        return [self.score(base, model, b) for g in self.groups if model in g.models for b in g.benchmarks]
+
+    def dropped(self, base: str, method: str) -> str:
+        """The record of a merged model whose weights were dropped."""
+        return f"{self.model(base, f'merged_{method}')}/dropped.json"
+
+    def admitted(self, base: str) -> str:
+        """The file that lets the merges of a base begin."""
+        return f"{self.results}/admitted/{base}"
+
     def surrogate_references(self, base: str) -> list[str]:
         """Scores of each specialist on its own surrogates, by which candidates are normalised."""
         return [self.score(base, f"specialist_{d}", s) for d, names in self.surrogates.items() for s in names]
@@ -256,12 +272,14 @@ class Plan:
     def reported(self) -> list[Reported]:
         """Every file that the analysis writes, with where it stands in Snakemake's report."""
         tables = [
-            Reported(f"{self.results}/tables/{name}", table.stem, "Tables", {"table": table.title, "format": name.rpartition(".")[2]})
+            Reported(f"{self.results}/tables/{name}", table.stem, table.section, {"table": table.title, "format": name.rpartition(".")[2]})
             for table in TABLES
             for name in table.filenames()
         ]
         figures = [
-            Reported(f"{self.results}/figures/{name}", figure.stem, "Figures", {"figure": figure.title, "format": name.rpartition(".")[2]})
+            Reported(
+                f"{self.results}/figures/{name}", figure.stem, figure.section, {"figure": figure.title, "format": name.rpartition(".")[2]}
+            )
             for figure in FIGURES
             for name in figure.filenames()
         ]
@@ -281,7 +299,7 @@ class Plan:
 
     def _code(self, stage: str, *, method: str | None = None, **_: str) -> str:
         modules = [MODULES[stage]]
-        if method is not None:
+        if method is not None and stage != "drop":
             modules.append(f"mergebench.merging.methods.{method}")
         return fingerprint(*modules)
 
@@ -326,11 +344,16 @@ class Plan:
 
     def _spec_train(self, base: str, model: str) -> dict[str, Any]:
         training = self.preset.training
-        size = catalogue.bases()[base]["size"]
         common = {"base": base, "model": model, "domains": self.training_domains(model)}
         if model == "specialist_math" and base in self.grpo_bases:
             assert training.grpo is not None
             return {**common, "algorithm": "grpo", "grpo": training.grpo.settings.model_dump(mode="json")}
+        return {**common, "algorithm": "sft", "settings": self.supervision(base, model)}
+
+    def supervision(self, base: str, model: str) -> dict[str, Any]:
+        """Settings of the supervised training of a model."""
+        training = self.preset.training
+        size = catalogue.bases()[base]["size"]
         settings = training.supervised[size].model_dump(mode="json")
         if model == "sft_math" and training.grpo is not None and training.grpo.supervised_steps:
             settings |= {"steps": training.grpo.supervised_steps}
@@ -339,7 +362,7 @@ class Plan:
             settings["mixture"] = training.multitask.mixture
             if size in training.multitask.steps:
                 settings |= {"steps": training.multitask.steps[size]}
-        return {**common, "algorithm": "sft", "settings": settings}
+        return settings
 
     def _spec_vectors(self, base: str, domain: str) -> dict[str, Any]:
         return {"base": base, "domain": domain, "vocabulary": self.preset.merging.vocabulary}
@@ -370,6 +393,9 @@ class Plan:
             "vocabulary": self.preset.merging.vocabulary,
         }
 
+    def _spec_drop(self, base: str, method: str) -> dict[str, Any]:
+        return {"base": base, "model": f"merged_{method}", "method": method}
+
     def _spec_tune(self, base: str, method: str) -> dict[str, Any]:
         return {
             **self._spec_merge(base, method),
@@ -383,17 +409,21 @@ class Plan:
         return {"base": base, "model": model, **self._evaluation(list(benchmarks))}
 
     def _evaluation(self, benchmarks: list[str]) -> dict[str, Any]:
-        evaluation = self.preset.evaluation
-        shared = (f"evaluation/tasks/{p.name}" for p in sorted((ROOT / "evaluation/tasks").glob("_*.yaml")))
-        tasks = (*(f"evaluation/tasks/{b}.yaml" for b in benchmarks), *shared)
-        entries = catalogue.benchmarks()
-        return {
-            "backend": evaluation.backend,
-            "dtype": evaluation.dtype,
-            "tasks": fingerprint(files=tasks),
-            "catalogue": sha256_json({b: entries[b] for b in benchmarks})[:16],
-            "benchmarks": {b: self._setting(b) for b in benchmarks},
-        }
+        """What the evaluations of all models share; thousands of jobs ask for it, so it is made once."""
+        key = tuple(benchmarks)
+        if key not in self._evaluations:
+            evaluation = self.preset.evaluation
+            shared = (f"evaluation/tasks/{p.name}" for p in sorted((ROOT / "evaluation/tasks").glob("_*.yaml")))
+            tasks = (*(f"evaluation/tasks/{b}.yaml" for b in benchmarks), *shared)
+            entries = catalogue.benchmarks()
+            self._evaluations[key] = {
+                "backend": evaluation.backend,
+                "dtype": evaluation.dtype,
+                "tasks": fingerprint(files=tasks),
+                "catalogue": sha256_json({b: entries[b] for b in benchmarks})[:16],
+                "benchmarks": {b: self._setting(b) for b in benchmarks},
+            }
+        return self._evaluations[key]
 
     def _setting(self, benchmark: str) -> dict[str, Any]:
         """Settings of one benchmark: those of the preset, and its own where it has any."""
@@ -425,56 +455,44 @@ class Plan:
     def _role(self, benchmark: str) -> str:
         return "in_domain" if benchmark in self.in_domain else "forgetting"
 
-    # -- counts --------------------------------------------------------------------------------------------
+    # -- jobs ----------------------------------------------------------------------------------------------
+
+    def jobs(self) -> Iterator[tuple[str, str, dict[str, str]]]:
+        """Rule, stage and wildcards of every job when nothing has been made yet, in the order of the data's way."""
+        bases, domains = self.bases, self.domains
+        yield from (("fetch_base", "fetch_base", {"base": b}) for b in bases)
+        yield from (("fetch_data", "prepare", {"dataset": d}) for d in self.benchmark_datasets)
+        yield from (("fetch_training_data", "prepare", {"training_set": t}) for t in self.training_sets)
+        for base in bases:
+            reinforced = base in self.grpo_bases
+            names = ["sft_math" if name == "specialist_math" and reinforced else name for name in self.specialists]
+            yield from (("train_specialist", "train", {"base": base, "model": name}) for name in names)
+        yield from (("train_grpo", "train", {"base": b, "model": "specialist_math"}) for b in self.grpo_bases)
+        if self.preset.training.multitask:
+            yield from (("train_multitask", "train", {"base": b, "model": "multitask"}) for b in bases)
+        if any(declared()[m].spectra for m in self.methods):
+            yield from (("vectors", "vectors", {"base": b, "domain": d}) for b in bases for d in domains)
+        kinds = self.statistics_kinds
+        yield from (("statistics", "statistics", {"base": b, "domain": d, "kind": k}) for b in bases for d in domains for k in kinds)
+        yield from (("tune", "tune", {"base": b, "method": m}) for b in bases for m in self.tuned)
+        yield from (("admit", "admit", {"base": b}) for b in bases)
+        yield from (("merge", "merge", {"base": b, "method": m}) for b in bases for m in self.methods)
+        for group in self.groups:
+            if group.benchmarks:
+                rule = f"evaluate_{group.name}"
+                yield from ((rule, "evaluate", {"base": b, "model": m, "group": group.name}) for b in bases for m in group.models)
+        if not self.preset.storage.keep_merged:
+            yield from (("drop_weights", "drop", {"base": b, "method": m}) for b in bases for m in self.methods)
+        yield ("analyse", "analyse", {})
+
+    def stage(self, rule: str, wildcards: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        """The stage of a job by the name of its rule, and the wildcards by which `jobs` names it."""
+        if rule.startswith("evaluate_"):
+            return "evaluate", {**wildcards, "group": rule.removeprefix("evaluate_")}
+        if rule.startswith("train_"):
+            return "train", dict(wildcards)
+        return {"fetch_data": "prepare", "fetch_training_data": "prepare", "drop_weights": "drop"}.get(rule, rule), dict(wildcards)
 
     def job_counts(self) -> dict[str, int]:
         """Jobs per rule when nothing has been made yet, in the order of the data's way."""
-        bases, domains = len(self.bases), len(self.domains)
-        grpo = len(self.grpo_bases)
-        counts = {
-            "fetch_base": bases,
-            "fetch_data": len(self.benchmark_datasets),
-            "fetch_training_data": len(self.training_sets),
-            "train_specialist": bases * domains,
-            "train_grpo": grpo,
-            "train_multitask": bases * (self.preset.training.multitask is not None),
-            "vectors": bases * domains * any(declared()[m].spectra for m in self.methods),
-            "statistics": bases * domains * len(self.statistics_kinds),
-            "tune": bases * len(self.tuned),
-            "merge": bases * len(self.methods),
-            **{f"evaluate_{g.name}": bases * len(g.models) for g in self.groups if g.benchmarks},
-            "analyse": 1,
-            "all": 1,
-        }
-        return {rule: count for rule, count in counts.items() if count}
-
-    # -- resources -----------------------------------------------------------------------------------------
-
-    def resource(self, stage: str, what: str, *, base: str | None, attempt: int) -> int:
-        """GPUs, threads, memory (MB) or run time (minutes) of a job, by size class; the last two grow with the attempt."""
-        size = catalogue.bases()[base]["size"] if base else "tiny"
-        value = RESOURCES[size].get(stage, CPU_JOB)[what]
-        return value * attempt if what in ("mem_mb", "runtime") else value
-
-
-CPU_JOB = {"gpu": 0, "mem_mb": 8_000, "runtime": 60, "threads": 1}
-# One GPU per training job: a job is one process, and the Trainer would split a batch over all GPUs that it sees.
-RESOURCES: dict[str, dict[str, dict[str, int]]] = {
-    "tiny": {},
-    "small": {
-        "train": {"gpu": 1, "mem_mb": 256_000, "runtime": 24 * 60, "threads": 32},
-        "statistics": {"gpu": 1, "mem_mb": 128_000, "runtime": 4 * 60, "threads": 8},
-        "tune": {"gpu": 1, "mem_mb": 128_000, "runtime": 12 * 60, "threads": 8},
-        "evaluate": {"gpu": 1, "mem_mb": 64_000, "runtime": 8 * 60, "threads": 8},
-        "merge": {"gpu": 0, "mem_mb": 64_000, "runtime": 2 * 60, "threads": 8},
-        "vectors": {"gpu": 0, "mem_mb": 32_000, "runtime": 60, "threads": 8},
-    },
-    "large": {
-        "train": {"gpu": 1, "mem_mb": 512_000, "runtime": 48 * 60, "threads": 32},
-        "statistics": {"gpu": 1, "mem_mb": 256_000, "runtime": 8 * 60, "threads": 8},
-        "tune": {"gpu": 1, "mem_mb": 256_000, "runtime": 24 * 60, "threads": 8},
-        "evaluate": {"gpu": 1, "mem_mb": 96_000, "runtime": 12 * 60, "threads": 8},
-        "merge": {"gpu": 0, "mem_mb": 128_000, "runtime": 4 * 60, "threads": 8},
-        "vectors": {"gpu": 0, "mem_mb": 64_000, "runtime": 2 * 60, "threads": 8},
-    },
-}
+        return {**Counter(rule for rule, _, _ in self.jobs()), "all": 1}

@@ -29,7 +29,9 @@ def cheap(command: Command) -> bool:
     program, *rest = command.words
     if program == "snakemake":
         return bool(ASKING & set(rest))
-    return program == "mergebench" and (rest[0] in ("methods", "plan", "config", "run") or rest[:2] == ["verify", "example"])
+    if program == "mergebench" and rest[0] == "doctor":
+        return "tiny" in rest
+    return program == "mergebench" and (rest[0] in ("methods", "plan", "config", "run", "status") or rest[:2] == ["verify", "example"])
 
 
 def of(program: str) -> list[Command]:

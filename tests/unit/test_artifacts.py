@@ -1,6 +1,9 @@
 """Outputs appear only when complete, manifests are deterministic, damage is noticed."""
 
+import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -157,3 +160,68 @@ def test_the_lease_makes_a_second_process_wait(tmp_path):
         assert "waiting for process" in other.stderr.readline()
         assert other.poll() is None
     assert other.communicate(timeout=20)[0].strip() == "True"
+
+
+def test_the_cost_record_says_what_was_asked_and_when_it_ran(tmp_path):
+    job = make_job(tmp_path)
+    job.requested["mem_mb"] = 2000
+    execute(stage(write_weights), job)
+    cost = json.loads((tmp_path / "costs/example.json").read_text())
+    assert cost["requested"] == {"mem_mb": 2000}
+    assert cost["run"]["attempt"] == 1
+    assert cost["run"]["start"] <= cost["run"]["end"]
+    assert cost["attempts"] == {"failed": 0, "wall_seconds": 0, "gpu_seconds": 0, "ends": []}
+    assert "run" not in json.loads((tmp_path / "out/manifest.json").read_text())
+
+
+def test_failed_attempts_are_part_of_the_final_cost(tmp_path):
+    def fail(job):
+        raise MergebenchError("the data are missing.")
+
+    with pytest.raises(MergebenchError):
+        execute(stage(fail), make_job(tmp_path))
+    execute(stage(write_weights), make_job(tmp_path))
+    cost = json.loads((tmp_path / "costs/example.json").read_text())
+    assert [end["reason"] for end in cost["attempts"]["ends"]] == ["the data are missing."]
+    assert cost["run"]["attempt"] == 2
+
+
+@pytest.mark.parametrize("keeps", [False, True], ids=["dropped", "kept"])
+def test_state_that_outlives_the_job_does_not_keep_its_attempts(tmp_path, keeps):
+    def fail(job):
+        (job.state / "finished").write_text("a benchmark")
+        raise MergebenchError("no")
+
+    with pytest.raises(MergebenchError):
+        execute(stage(fail), make_job(tmp_path))
+    module = types.SimpleNamespace(run=write_weights, KEEP_STATE=keeps)
+    for failed in (1, 0):
+        execute(module, make_job(tmp_path))
+        assert json.loads((tmp_path / "costs/example.json").read_text())["attempts"]["failed"] == failed
+    assert (tmp_path / "state/finished").exists() is keeps
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RuntimeError("I/O error: No space left on device (os error 28)")],
+    ids=["system", "library"],
+)
+def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing(tmp_path, error):
+    def fill(job):
+        job.staging("weights")
+        raise error
+
+    with pytest.raises(MergebenchError, match=r"has no space left .* free some"):
+        execute(stage(fill), make_job(tmp_path))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_sigterm_leaves_nothing_unfinished(tmp_path):
+    def terminated(job):
+        job.staging("weights")
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as left:
+        execute(stage(terminated), make_job(tmp_path))
+    assert left.value.code == 143
+    assert list((tmp_path / "out").iterdir()) == []

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from mergebench import warm as warm_module
+
 SPEC = json.dumps({"dataset": "gsm8k", "source": "tiny", "seed": 0, "limit": 3})
 
 
@@ -112,3 +114,20 @@ def test_a_terminated_command_ends_the_server(tmp_path):
     time.sleep(1)
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(timeout=60) != 0
+
+
+@pytest.mark.parametrize(
+    ("server", "job", "used"),
+    [(None, None, True), ("7", "7", True), ("7", None, True), (None, "8", False), ("7", "8", False)],
+    ids=["no-slurm", "same-allocation", "cleaned-environment", "job-of-its-own", "another-job"],
+)
+def test_a_job_in_an_allocation_of_its_own_does_its_work_there(tmp_path, monkeypatch, server, job, used):
+    """The server's processors and memory belong to another allocation, or to none."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "warm"))
+        monkeypatch.setenv(warm_module.ADDRESS, str(tmp_path / "warm"))
+        monkeypatch.setenv(warm_module.ALLOCATION, server or "")
+        monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+        if job is not None:
+            monkeypatch.setenv("SLURM_JOB_ID", job)
+        assert warm_module.offered() is used

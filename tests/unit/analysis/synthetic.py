@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mergebench.analysis.costs import method_costs, read_costs, read_searches
+from mergebench.analysis.efficiency import read_jobs
 from mergebench.analysis.scope import Scope
 from mergebench.analysis.scores import read_scores, select
 from mergebench.analysis.tables import Evidence
@@ -157,7 +158,8 @@ class Campaign:
     def evidence(self) -> Evidence:
         inputs = self.inputs
         costs = method_costs(read_costs(inputs["costs"]), read_searches(inputs["searches"]), self.scope)
-        return Evidence(self.scope, select(read_scores(inputs["scores"]), self.scope), costs)
+        jobs = read_jobs(inputs["costs"], self.scope)
+        return Evidence(self.scope, select(read_scores(inputs["scores"]), self.scope), costs, jobs)
 
 
 def _write(path: Path, record: dict[str, Any]) -> Path:

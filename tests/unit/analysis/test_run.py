@@ -37,7 +37,7 @@ def test_only_costs_change_with_other_seconds(campaign: Campaign) -> None:
     campaign.write_cost(f"merge/{LLAMA}/ties", {"algorithm": 123.0}, method="ties")
     after = made(campaign, "after")
     changed = {name.partition(".")[0] for name in FILENAMES if before[name] != after[name]}
-    assert changed == {"headline", "runtime"}
+    assert changed == {"headline", "runtime", "efficiency"}
 
 
 def test_a_partial_campaign_still_gives_every_output(campaign: Campaign) -> None:

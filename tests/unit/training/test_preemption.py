@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from mergebench.training.preemption import AGAIN, COMPLETE, Preempted, Preemption, mark_complete, newest_checkpoint
+from mergebench.training.preemption import AGAIN, COMPLETE, Preempted, Signals, mark_complete, newest_checkpoint
 
 
 @pytest.fixture
@@ -59,14 +59,13 @@ def test_only_the_newest_complete_checkpoint_is_kept(checkpoints, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-9"]
 
 
-def test_handlers_are_put_back_after_training(tmp_path):
+def test_handlers_are_put_back_after_training():
     before = signal.getsignal(signal.SIGTERM)
-    preemption = Preemption(tmp_path, "run", 1000)
-    with preemption.listening():
+    with Signals() as signals:
         os.kill(os.getpid(), signal.SIGUSR1)
-    assert preemption.signalled
+    assert signals.received == "SIGUSR1"
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_exit_code_means_again():
-    assert Preempted().code == AGAIN == 75
+    assert Preempted("SIGTERM").code == AGAIN == 75

@@ -26,6 +26,7 @@ PAPER = {
     "vectors": 40,
     "statistics": 120,
     "tune": 48,
+    "admit": 8,
     "merge": 72,
     "evaluate_instruction": 128,
     "evaluate_math": 128,
@@ -165,11 +166,19 @@ def test_resources_do_not_enter_the_spec():
     assert not re.search(r'"(threads|gpu|mem_mb|runtime)"', text)
 
 
-def test_memory_and_time_grow_with_the_attempt_and_gpus_do_not():
-    made = plan()
-    for what, factor in (("mem_mb", 3), ("runtime", 3), ("gpu", 1), ("threads", 1)):
-        first, third = (made.resource("train", what, base="gemma-2-9b", attempt=a) for a in (1, 3))
-        assert third == factor * first
+def test_dropping_weights_adds_its_own_jobs_and_changes_no_spec():
+    kept, dropped = plan(), plan(change=lambda p: p.update(storage={"keep_merged": False, "budget_gb": 9000}))
+    assert dropped.job_counts() == {**PAPER, "drop_weights": 72}
+    assert specs(kept) == specs(dropped)
+    assert set(dropped.targets) - set(kept.targets) == {dropped.dropped(b, m) for b in dropped.bases for m in dropped.methods}
+
+
+@pytest.mark.parametrize("preset", ["paper", "tiny", "micro"])
+def test_a_job_is_known_by_its_rule_and_wildcards(preset):
+    made = plan(preset)
+    for rule, stage, wildcards in made.jobs():
+        given = {k: v for k, v in wildcards.items() if k != "group"}
+        assert made.stage(rule, given) == (stage, wildcards)
 
 
 def test_declarations_cover_every_method_of_the_catalogue():

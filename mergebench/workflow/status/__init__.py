@@ -1,0 +1,1 @@
+"""How far a campaign is, from its files and Slurm alone: no workflow has to be alive."""

@@ -1,0 +1,55 @@
+"""Jobs that others displace, and jobs that Slurm has forgotten when the workflow asks."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.slurm.campaign import ClusterCampaign
+from tests.slurm.cluster import NODES, Cluster, scontrol
+
+pytestmark = pytest.mark.slurm
+
+
+def test_preemption_with_requeue_and_with_cancellation(cluster: Cluster, campaign: ClusterCampaign, finished: ClusterCampaign):
+    campaign.forget_scores("base", "merged_ties")
+    campaign.use_partition("spare")
+    with cluster.paused("spare"):
+        workflow = campaign.submit()
+        workflow.until("two jobs wait", lambda: len(campaign.jobs()) == 2)
+        requeued, cancelled = campaign.jobs("_base")[0], campaign.jobs("merged_ties")[0]
+        scontrol("update", f"JobId={cancelled.number}", "Partition=scavenge")
+    workflow.until("both work", lambda: len(campaign.workers()) == 2)
+    urgent = ["sbatch", "--partition=urgent", "--exclusive", f"--nodes={len(NODES)}", "--output=/dev/null", "--wrap=true"]
+    subprocess.run(urgent, check=True, capture_output=True)
+    workflow.finish()
+
+    (again,) = campaign.jobs("_base")
+    assert (again.number, again.state, again.restarts) == (requeued.number, "COMPLETED", 1)
+    first, second = campaign.jobs("merged_ties")
+    assert (first.number, first.state, second.state) == (cancelled.number, "PREEMPTED", "COMPLETED")
+    assert (second.minutes, second.memory_mb) == (first.minutes, first.memory_mb)
+    assert campaign.tables() == finished.tables()
+    assert campaign.planned() == {}
+
+
+def test_jobs_that_slurm_forgets_while_the_controller_sleeps(cluster: Cluster, campaign: ClusterCampaign, finished: ClusterCampaign):
+    campaign.forget_scores("base", "merged_ties")
+    workflow = campaign.submit()
+    workflow.until("both work", lambda: len(campaign.workers()) == 2)
+    (lost,) = campaign.jobs("_base")
+    workflow.process.send_signal(signal.SIGSTOP)
+    subprocess.run(["scancel", lost.number], check=True)
+    cluster.remember(2)
+    deadline = time.monotonic() + 240
+    while campaign.jobs():
+        assert time.monotonic() < deadline, "slurmctld does not forget the jobs"
+        time.sleep(1)
+    workflow.process.send_signal(signal.SIGCONT)
+    output = workflow.finish()
+
+    assert "Slurm no longer knows it, and outputs are missing" in output
+    assert output.count("has been submitted with SLURM jobid") == 3
+    assert campaign.tables() == finished.tables()
+    assert campaign.planned() == {}
