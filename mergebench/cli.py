@@ -73,6 +73,26 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--gpus", type=int, metavar="N", help="GPUs in use at once (default: the profile's quota)")
     plan.add_argument("--json", action="store_true", help="print all numbers as JSON")
 
+    merge = _verb(verbs, "merge", merge_models, "merge fine-tunes of one base as a recipe says, ours or mergekit's")
+    merge.add_argument("recipe", type=Path, help="YAML file; see docs/command-line-merging.md")
+    merge.add_argument("out", type=Path, help="folder to make; it appears when it is complete")
+    merge.add_argument("--dry-run", action="store_true", help="check everything, print the estimate, and stop")
+    merge.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores, %(default)s here")
+    merge.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where directions are computed (default: %(default)s)")
+    merge.add_argument("--seed", type=int, help="instead of the recipe's")
+    merge.add_argument("--max-shard-size", default="5GB", help="largest file of weights (default: %(default)s)")
+    merge.add_argument("--spectra", type=Path, help="folder to keep magnitude spectra in, for the next merge of the same models")
+    merge.add_argument("--recorded-hashes", action="store_true", help="take input hashes from manifests where they are, instead of reading")
+    merge.add_argument("--json", action="store_true", help="print the result as JSON")
+    merge.add_argument("--quiet", action="store_true", help="print errors only")
+
+    inspect = _verb(verbs, "inspect", inspect_models, "audit models, and compare their task vectors")
+    inspect.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="folders of fine-tunes")
+    inspect.add_argument("--base", type=Path, help="the base's folder; without it headers alone are compared")
+    inspect.add_argument("--density", type=float, default=0.1, help="compare this fraction of largest entries (default: %(default)s)")
+    inspect.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores, %(default)s here")
+    inspect.add_argument("--json", action="store_true", help="print JSON")
+
     _verb(verbs, "methods", list_methods, "list the merging methods with parameters, grids and references")
 
     show = _verb(verbs, "show", show_results, "print the headline table of a finished run")
@@ -233,6 +253,20 @@ def show_plan(options: argparse.Namespace) -> None:
     plan = Plan(config.load(options.file, **({"preset": options.preset} if options.preset else {})))
     record = forecast(plan, options.targets, Profile.read(options.profile), options.gpus, options.file).record()
     print(json.dumps(record, indent=1) if options.json else render(record))
+
+
+def merge_models(options: argparse.Namespace) -> None:
+    """Carry out a recipe."""
+    from mergebench.merging.commands import merge
+
+    merge(options)
+
+
+def inspect_models(options: argparse.Namespace) -> None:
+    """Describe models and their task vectors."""
+    from mergebench.merging.inspect import inspect
+
+    inspect(options)
 
 
 def list_methods(options: argparse.Namespace) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 from mergebench.checkpoints.reader import Checkpoint, is_embedding
+from mergebench.checkpoints.vocabulary import Vocabulary as Vocabulary
+from mergebench.checkpoints.vocabulary import merged_rows
 from mergebench.errors import MergebenchError
-
-Vocabulary = Literal["refuse", "base"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class Finding:
     """One difference between a specialist and its base.
 
     Attributes:
-        check: tensors | shapes | dtypes | heads | vocabulary | tokenizer | config.
+        check: quantised | tensors | shapes | dtypes | heads | vocabulary | tokenizer | config.
         fatal: Whether merging must be refused.
         message: One sentence: what was found, what was expected, what to do.
     """
@@ -38,13 +37,15 @@ def audit(base: Checkpoint, specialist: Checkpoint, name: str, *, vocabulary: Vo
         base: The common ancestor.
         specialist: The fine-tuned model.
         name: How to call the specialist in messages.
-        vocabulary: What to do with embedding rows that the base lacks. "refuse" is fatal; "base" merges the rows
-            that the base has and drops the others.
+        vocabulary: What to do with embedding rows that only some models have. "refuse" is fatal; "base" merges the rows that the base has
+            and drops the others; "truncate" keeps the rows that all have, "union" those that any has, see `checkpoints.vocabulary`.
 
     Returns:
         Findings, the fatal ones first.
     """
     findings = [
+        *_quantised(base, "the base"),
+        *_quantised(specialist, name),
         *_tensor_names(base, specialist, name),
         *_heads(base, specialist, name),
         *_shapes(base, specialist, name, vocabulary),
@@ -68,7 +69,15 @@ def require_mergeable(
     if fatal:
         more = f" ({len(fatal) - 1} more problems like this.)" if len(fatal) > 1 else ""
         raise MergebenchError(fatal[0].message + more)
+    merged_rows(base, specialists, vocabulary)
     return found
+
+
+def _quantised(model: Checkpoint, name: str) -> Iterable[Finding]:
+    settings = model.config.get("quantization_config")
+    if settings:
+        kind = settings.get("quant_method", "an unnamed method") if isinstance(settings, dict) else "an unnamed method"
+        yield Finding("quantised", True, f"{name} is quantised with {kind} ({model.folder}): use the unquantised weights.")
 
 
 def _tensor_names(base: Checkpoint, specialist: Checkpoint, name: str) -> Iterable[Finding]:
@@ -107,16 +116,23 @@ def _shapes(base: Checkpoint, specialist: Checkpoint, name: str, vocabulary: Voc
                 f"{name} has {tensor} of shape {list(found)}, the base {list(expected)}; use a fine-tune of this base.",
             )
         elif found[0] < expected[0]:
+            advice = {
+                "refuse": 'set vocabulary to "truncate" to keep the rows that all have, or "union" to keep the base\'s where it lacks them',
+                "base": 'the missing rows cannot be merged: set vocabulary to "truncate" or "union"',
+                "truncate": "the rows that all models have are merged, the others dropped",
+                "union": "it has not moved the others",
+            }
             yield Finding(
                 "vocabulary",
-                True,
-                f"{name} has {found[0]:,} rows in {tensor}, fewer than the base's {expected[0]:,}; "
-                "the missing rows cannot be merged: save it with the base's vocabulary.",
+                vocabulary in ("refuse", "base"),
+                f"{name} has {found[0]:,} rows in {tensor}, fewer than the base's {expected[0]:,}; {advice[vocabulary]}.",
             )
         else:
             advice = {
                 "refuse": 'set vocabulary to "base" to merge the rows that the base has and drop the others',
                 "base": "the rows that the base has are merged, the others dropped",
+                "truncate": "the rows that all models have are merged, the others dropped",
+                "union": "the others are taken from the specialists that have them",
             }
             yield Finding(
                 "vocabulary",

@@ -11,10 +11,12 @@ from mergebench.checkpoints.tensorfile import TensorFile, TensorInfo
 from mergebench.errors import MergebenchError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 EMBEDDING = "embed_tokens.weight"
 HEAD = "lm_head.weight"
 
@@ -41,6 +43,7 @@ class Checkpoint:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise MergebenchError(f"There is no checkpoint at {self.folder}: expected a folder with config.json and weights.")
+        _refuse_adapter(self.folder)
         self.config: dict[str, Any] = _read_json(self.folder / "config.json")
         self._files: dict[str, TensorFile] = {}
         for path in weight_files(self.folder):
@@ -97,13 +100,27 @@ class Checkpoint:
             added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or []}
         except (KeyError, TypeError, ValueError) as error:
             raise MergebenchError(f"{path} has no vocabulary in the place where tokenizers keep it.") from error
-        return {**entries, **added}
+        vocabulary = {**entries, **added}
+        for token, place in vocabulary.items():
+            if not isinstance(token, str) or type(place) is not int:
+                raise MergebenchError(f"{path} gives the token {token!r} the id {place!r}; expected an integer. Fetch the tokenizer again.")
+        return vocabulary
+
+    def size(self, name: str) -> int:
+        """Entries of the tensor `name`."""
+        return self.tensors[name].size
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor `name` in its stored dtype, a view of the mapped file: never write into it."""
         if name not in self.tensors:
             raise MergebenchError(f"{self.folder} has no tensor {name!r}.")
         return self._files[name].tensor(name)
+
+    def values(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Entries of the flattened tensor `name` as stored, a view of the mapped file: see `TensorFile.values`."""
+        if name not in self.tensors:
+            raise MergebenchError(f"{self.folder} has no tensor {name!r}.")
+        return self._files[name].values(name, start, stop)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -128,6 +145,14 @@ def weight_files(folder: Path) -> list[Path]:
 def is_embedding(name: str) -> bool:
     """Whether `name` is an input embedding or an output head."""
     return _is(name, EMBEDDING) or _is(name, HEAD)
+
+
+def _refuse_adapter(folder: Path) -> None:
+    if not (folder / ADAPTER).exists() or (folder / "config.json").exists():
+        return
+    facts = _read_json(folder / ADAPTER)
+    kind, base = facts.get("peft_type", "of an unknown kind"), facts.get("base_model_name_or_path", "an unnamed base")
+    raise MergebenchError(f"{folder} is an adapter ({kind}) of {base}, not a model: fold it into its base first (peft's merge_and_unload).")
 
 
 def _check_index(folder: Path, files: dict[str, TensorFile]) -> None:

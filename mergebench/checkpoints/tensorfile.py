@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mergebench.errors import MergebenchError
 
@@ -22,6 +25,9 @@ ITEM_BYTES = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
 }
 FLOATING = frozenset({"F16", "BF16", "F32", "F64"})
+
+# How numpy holds a format's values: the 16-bit floating formats as their bits, all that is not floating as bytes.
+STORAGE = {"BF16": np.uint16, "F16": np.uint16, "F32": np.float32, "F64": np.float64}
 
 # The format's own limit: a longer header is a corrupt length, not a large model.
 MAX_HEADER_BYTES = 100_000_000
@@ -59,7 +65,7 @@ class TensorFile:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self.tensors, self.metadata = read_header(self.path)
+        self.tensors, self.metadata, self._data = read_header(self.path)
 
     @cached_property
     def _handle(self) -> Any:
@@ -67,15 +73,45 @@ class TensorFile:
 
         return safe_open(self.path, framework="pt")
 
-    def tensor(self, name: str) -> torch.Tensor:
-        """The tensor `name` in its stored dtype, a view of the mapped file: never write into it."""
+    @cached_property
+    def _bytes(self) -> np.ndarray:
+        with self.path.open("rb") as file:
+            try:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise MergebenchError(f"Cannot map {self.path} into memory: {error}.") from error
+        return np.frombuffer(mapped, np.uint8)
+
+    def values(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Entries `start` to `stop` of the flattened tensor `name`, as far as it goes: a read-only view of the mapped file.
+
+        Returns:
+            One-dimensional: float32 or float64 for these formats, uint16 bits for BF16 and F16. For formats that are not floating,
+            the bytes of these entries, uint8.
+        """
+        info = self._info(name)
+        size = ITEM_BYTES[info.dtype]
+        first = self._data + info.start
+        last = info.size if stop is None else min(stop, info.size)
+        part = self._bytes[first + start * size : first + last * size]
+        if info.dtype not in STORAGE:
+            return part
+        view = part.view(STORAGE[info.dtype])
+        return view if view.flags.aligned else view.copy()
+
+    def _info(self, name: str) -> TensorInfo:
         if name not in self.tensors:
             raise MergebenchError(f"{self.path} has no tensor {name!r}; it has {len(self.tensors)} others.")
+        return self.tensors[name]
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The tensor `name` in its stored dtype, a view of the mapped file: never write into it."""
+        self._info(name)
         return self._handle.get_tensor(name)
 
 
-def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """The tensors (sorted by name) and the metadata that a safetensors file declares.
+def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str], int]:
+    """The tensors (sorted by name) and the metadata that a safetensors file declares, and where its data starts.
 
     Only the header is read. It must describe the file completely: every byte of data belongs to exactly one tensor.
 
@@ -103,7 +139,7 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
         raise _unreadable(path, "its metadata is not a map")
     tensors = {name: _info(path, name, header[name]) for name in sorted(header)}
     _check_layout(path, tensors, size - 8 - length)
-    return tensors, metadata
+    return tensors, metadata, 8 + length
 
 
 def _info(path: Path, name: str, entry: Any) -> TensorInfo:

@@ -112,18 +112,6 @@ def choose(scored: Iterable[tuple[Candidate, float]]) -> dict[str, Any]:
     return chosen
 
 
-def by_direction(group: Iterable[Candidate]) -> list[tuple[dict[str, Any], list[Candidate]]]:
-    """Candidates grouped by direction: (the direction's parameters, candidates that differ in scale only)."""
-    groups: list[tuple[dict[str, Any], list[Candidate]]] = []
-    for candidate in group:
-        match = next((members for parameters, members in groups if parameters == candidate.parameters), None)
-        if match is None:
-            groups.append((candidate.parameters, [candidate]))
-        else:
-            match.append(candidate)
-    return groups
-
-
 def _check(method: Method, grid: Mapping[str, Sequence[float]], fixed: Mapping[str, Any]) -> None:
     method.validate(fixed)
     for name, values in grid.items():

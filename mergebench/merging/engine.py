@@ -1,27 +1,88 @@
-"""The merge engine: directions and merged checkpoints, one parameter at a time.
+"""The merge engine: directions and merged checkpoints, in one streaming walk over the inputs.
 
-`directions` and `merge` are the interface that stages and tuning use; what happens between them is the engine's own affair. This
-engine holds one parameter of the base and of every specialist in float32, computes in float32 (solvers in float64) in a fixed
-order, and rounds once, when a tensor is written.
+Inputs are memory-mapped. Threads take chunks of a tensor; inside a chunk, blocks that fit a core's cache are loaded as float32, every
+direction of the plan is computed from them (by compiled kernels, or the methods' torch definitions), every scale is applied, and the
+result is rounded once and written to its place in the output. Nothing is the size of a model, and for elementwise methods nothing is
+the size of a tensor. No result depends on chunks, shards, threads or the order in which specialists are given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
-from mergebench.checkpoints.writer import MAX_SHARD_BYTES, CheckpointWriter, Dtype
-from mergebench.merging.context import Tensors
+from mergebench import __version__
+from mergebench.checkpoints.layout import MAX_SHARD_BYTES, Dtype, Layout
+from mergebench.checkpoints.shards import ShardFolder
+from mergebench.merging.directions import Arithmetic
+from mergebench.merging.emit import Piece, Taker, emit_all
+from mergebench.merging.lazy import torch
 from mergebench.merging.models import Models
-from mergebench.merging.registry import SCALE, Method, get
+from mergebench.merging.outputs import Output, write
+from mergebench.merging.plan import Plan, Recipe, plan
+from mergebench.merging.registry import get
 from mergebench.merging.report import Report
-from mergebench.merging.scope import ALL, names_in_scope
-from mergebench.vectors.vector import task_vector
+from mergebench.merging.scope import ALL
+from mergebench.vectors.walk import Chunk
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Progress = Callable[[int, int], None]
+Consume = Callable[[Piece], None]
+
+# Where an unfinished output keeps what it has, unless the caller names another place.
+PARTIAL = ".partial"
+
+
+def grid(
+    models: Models,
+    recipes: Sequence[Recipe],
+    consume: Consume,
+    *,
+    scope: str = ALL,
+    threads: int = 1,
+    device: str = "cpu",
+    arithmetic: Arithmetic = "float32",
+    progress: Progress | None = None,
+) -> tuple[Plan, list[Report]]:
+    """Compute all distinct directions of a list of recipes in one pass over the inputs.
+
+    Args:
+        models: The base, the specialists and what was measured on them.
+        recipes: The merges; those that share a direction cost nothing more.
+        consume: Takes each piece, from `threads` threads at a time and in any order. Its arrays are overwritten afterwards: add, write
+            or copy. Directions of elementwise methods come together, those of other methods in pieces of their own.
+        scope: Which parameters are merged, see `merging.scope`.
+        threads: Threads; they change nothing in the result.
+        device: Where torch definitions are computed: "cpu", "cuda". Kernels run on the CPU alone.
+        arithmetic: See `Direction`.
+        progress: Told (tensors done, tensors in all).
+
+    Returns:
+        The plan, whose `members` say which direction and scale each recipe has, and one report per direction.
+
+    Raises:
+        MergebenchError: A recipe is wrong, a statistic is missing, or an input is not finite.
+    """
+    planned = plan(models, recipes, scope=scope, threads=threads, device=device, arithmetic=arithmetic)
+    reports = [Report(models.domains, thresholds=planned.cuts.record(direction.requests)) for direction in planned.directions]
+
+    def take(chunk: Chunk) -> Taker:
+        return lambda piece: consume(piece) if piece is not None else None
+
+    names, finished = planned.names, set()
+    for done in emit_all(models, planned, range(len(planned.directions)), names, take, threads):
+        for number, facts in done.facts.items():
+            reports[number].add(done.chunk.name, facts)
+        if progress and done.chunk.stop == models.size(done.chunk.name):
+            finished.add(done.chunk.name)
+            progress(len(finished), len(names))
+    return planned, reports
 
 
 def directions(
@@ -32,42 +93,63 @@ def directions(
     scope: str = ALL,
     seed: int = 0,
     report: Report | None = None,
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """The direction of one method with one set of parameters: merged = base + scale * direction.
+    threads: int = 1,
+    device: str = "cpu",
+    arithmetic: Arithmetic = "float32",
+) -> Iterator[tuple[str, Tensor]]:
+    """The direction of one method with one set of parameters, a whole tensor at a time: merged = base + scale * direction.
 
     One direction serves every scale, so a "scale" among the parameters is ignored.
 
     Args:
-        models: The base, the specialists and what was measured on them.
+        models, scope, threads, device, arithmetic: As in `grid`.
         method: The method's name.
         parameters: The method's parameters; what is absent has its default.
-        scope: Which parameters are merged, see `merging.scope`.
         seed: Seed of methods that draw random numbers.
         report: Filled in while the directions are consumed.
 
     Yields:
-        (tensor name, direction: float32, the tensor's shape), for the parameters in scope, in the order of their names.
+        (tensor name, direction: float32, the tensor's shape, on the CPU), for the parameters in scope.
 
     Raises:
-        MergebenchError: A parameter is wrong, or a statistic is missing.
+        MergebenchError: A parameter is wrong, a statistic is missing, or an input is not finite.
     """
-    chosen = get(method)
-    values, _ = chosen.split(parameters)
-    models.require(chosen.statistics)
-    names = names_in_scope(models.base, scope)
-    found = report or Report(models.domains)
-    threshold = _thresholds(models, names)
-    total = _total(chosen, values, (_tensors(models, name, seed, threshold) for name in names))
-    for name in names:
-        tensors = _tensors(models, name, seed, threshold, total, found)
-        direction = chosen.direction(tensors, **values)
-        found.add(tensors.vectors, direction)
-        yield name, direction
+    recipe = Recipe(method, parameters or {}, seed)
+    planned = plan(models, [recipe], scope=scope, threads=threads, device=device, arithmetic=arithmetic)
+    yield from planned_direction(models, planned, 0, threads=threads, report=report)
 
 
-def apply(base: torch.Tensor, direction: torch.Tensor, scale: float) -> torch.Tensor:
-    """base + scale * direction in float32. Callers round it, once, to the dtype that they need."""
-    return torch.add(base.to(torch.float32), direction, alpha=scale)
+def planned_direction(
+    models: Models, planned: Plan, number: int, *, threads: int = 1, report: Report | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """One direction of a plan, as `directions` yields it."""
+    if report is not None:
+        report.thresholds = planned.cuts.record(planned.directions[number].requests)
+    # Whole parameters come in the order that suits the method; pieces of others are gathered tensor by tensor.
+    groups = [planned.names] if planned.directions[number].whole else [[name] for name in planned.names]
+    for names in groups:
+        gathered: dict[str, np.ndarray] = {}
+
+        def take(chunk: Chunk, gathered: dict[str, np.ndarray] = gathered) -> Taker:
+            whole = gathered.setdefault(chunk.name, np.empty(models.size(chunk.name), np.float32))
+
+            def taker(piece: Piece | None) -> None:
+                if piece is not None:
+                    whole[piece.offset : piece.offset + piece.base.size] = piece.directions[number]
+
+            return taker
+
+        for done in emit_all(models, planned, [number], names, take, threads):
+            name = done.chunk.name
+            if report is not None:
+                report.add(name, done.facts[number])
+            if done.chunk.stop == models.size(name):
+                yield name, torch.from_numpy(gathered.pop(name)).reshape(models.shape(name))
+
+
+def apply(base: Tensor, direction: Tensor, scale: float) -> Tensor:
+    """base + scale * direction in float32, a rounded product and a rounded sum. Callers round it, once, to the dtype that they need."""
+    return base.to(torch.float32) + direction * scale
 
 
 def merge(
@@ -76,97 +158,74 @@ def merge(
     parameters: Mapping[str, Any] | None = None,
     *,
     folder: Path,
-    scope: str = ALL,
     seed: int = 0,
-    dtype: Dtype = "base",
-    max_shard_bytes: int = MAX_SHARD_BYTES,
-    progress: Progress | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Write base + scale * direction to a checkpoint folder.
 
     Args:
-        models, method, scope, seed: As in `directions`.
-        parameters: The method's parameters and its scale.
-        folder: Where to write; created if absent.
-        dtype: Of the output; "base" keeps the base's.
+        models, seed: As in `directions`.
+        method, parameters: The method, its parameters and its scale.
+        folder: Where to write.
+        options: As in `merge_many`.
+
+    Returns:
+        The recipe as it was carried out, what it turned out to be, and the digest of the realised weights.
+    """
+    return merge_many(models, [(Recipe(method, parameters or {}, seed), folder)], **options)[0]
+
+
+def merge_many(
+    models: Models,
+    merges: Sequence[tuple[Recipe, Path]],
+    *,
+    scope: str = ALL,
+    dtype: Dtype = "base",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    threads: int = 1,
+    device: str = "cpu",
+    arithmetic: Arithmetic = "float32",
+    state: Path | None = None,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Write several merges of the same models in one walk over the inputs.
+
+    A killed merge goes on where it was, file by file, when it is called again with the same arguments.
+
+    Args:
+        models, scope, threads, device, arithmetic: As in `grid`.
+        merges: The recipes and the folders of their checkpoints.
+        dtype: Of the outputs; "base" keeps the base's.
         max_shard_bytes: Bytes of tensors per file.
+        state: Where unfinished outputs are kept; it is left to the caller to remove. Default: a folder `.partial` in each output.
         progress: Told (tensors written, tensors in all).
 
     Returns:
-        The recipe as it was carried out, and the realised densities, norm and sign conflicts.
+        For each merge {"recipe", "realised", "realised_digest"}: the recipe as it was carried out, what it turned out to be (see
+        `Report.record`), and the digest of the weights (see `checkpoints.digest.realised_digest`).
+
+    Raises:
+        MergebenchError: A recipe is wrong, an input or a result is not finite, or a file cannot be written.
     """
-    values, scale = get(method).split(parameters)
-    report = Report(models.domains)
-    names = models.base.names
-    merged = set()
-    with CheckpointWriter(models.base, folder, dtype=dtype, max_shard_bytes=max_shard_bytes) as writer:
-        for name, direction in directions(models, method, values, scope=scope, seed=seed, report=report):
-            writer.write(name, apply(models.base.tensor(name), direction, scale))
-            merged.add(name)
-            if progress:
-                progress(len(merged), len(names))
-        for name in names:
-            if name not in merged:
-                writer.copy(name)
-    recipe = {
-        "method": method,
-        "parameters": values | ({SCALE: scale} if get(method).scaled else {}),
-        "scope": scope,
-        "seed": seed,
-        "dtype": dtype,
-        "domains": list(models.domains),
-    }
-    return {"recipe": recipe, "realised": report.record()}
-
-
-def _tensors(
-    models: Models,
-    name: str,
-    seed: int,
-    threshold: Callable[[str, float, str], tuple[float, bool]],
-    total: torch.Tensor | None = None,
-    report: Report | None = None,
-) -> Tensors:
-    base = models.base.tensor(name).to(torch.float32)
-    vectors = torch.empty((len(models.domains), *base.shape), dtype=torch.float32)
-    for row, specialist in enumerate(models.specialists.values()):
-        vectors[row] = task_vector(models.base, specialist, name)
-    observe = {"observe": report.masks} if report else {}
-    return Tensors(
-        name=name,
-        base=base,
-        vectors=vectors,
-        domains=models.domains,
-        seed=seed,
-        total=total,
-        threshold=threshold,
-        find=models.statistic,
-        **observe,
-    )
-
-
-def _thresholds(models: Models, names: list[str]) -> Callable[[str, float, str], tuple[float, bool]]:
-    """Thresholds over the parameters in scope, each found once."""
-    known: dict[tuple[str, float, str], tuple[float, bool]] = {}
-
-    def threshold(domain: str, density: float, ties: str) -> tuple[float, bool]:
-        key = (domain, density, ties)
-        if key not in known:
-            found = models.threshold(domain, density, ties, names)
-            known[key] = (found.value, found.strict)
-        return known[key]
-
-    return threshold
-
-
-def _total(method: Method, values: Mapping[str, Any], tensors: Iterator[Tensors]) -> torch.Tensor | None:
-    """The method's own sum over all parameters, if it asks for one: a walk before the walk."""
-    total: torch.Tensor | None = None
-    if method.total is None:
-        return None
-    for each in tensors:
-        part = method.total(each, **values)
-        if part is None:
-            return None
-        total = part if total is None else total + part
-    return total
+    planned = plan(models, [recipe for recipe, _ in merges], scope=scope, threads=threads, device=device, arithmetic=arithmetic)
+    layout = Layout.of(models.base, dtype=dtype, max_shard_bytes=max_shard_bytes, shapes=models.rows.shapes)
+    settings = {"scope": scope, "dtype": dtype, "arithmetic": arithmetic, "domains": list(models.domains)}
+    outputs = []
+    for place, ((recipe, folder), (number, scale)) in enumerate(zip(merges, planned.members, strict=True)):
+        values = get(recipe.method).validate(recipe.parameters)
+        carried_out = {"method": recipe.method, "parameters": values, "seed": recipe.seed, **settings}
+        partial = state / str(place) if state else folder / PARTIAL
+        identity = {**carried_out, "inputs": models.identity(), "version": __version__}
+        shards = ShardFolder(models.base, layout, partial, recipe=identity, dtype=dtype, rows=models.rows)
+        report = Report(models.domains, thresholds=planned.cuts.record(planned.requests[place]))
+        outputs.append(Output(models, number, scale, folder, shards, carried_out, report))
+    try:
+        write(models, planned, outputs, threads, progress)
+    finally:
+        for output in outputs:
+            output.shards.abandon()
+    for output in outputs:
+        output.shards.publish(output.folder)
+        if state is None:
+            shutil.rmtree(output.shards.folder)
+    return [output.record() for output in outputs]

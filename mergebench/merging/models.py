@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from mergebench.checkpoints.audit import Finding, Vocabulary, require_mergeable
-from mergebench.checkpoints.reader import Checkpoint, is_embedding
+from mergebench.checkpoints.reader import Checkpoint, is_embedding, weight_files
+from mergebench.checkpoints.vocabulary import Rows, merged_rows
 from mergebench.errors import MergebenchError
 from mergebench.merging.statistics.store import Statistics
-from mergebench.vectors.spectrum import Spectrum, Threshold
-from mergebench.vectors.vector import stream
+from mergebench.vectors.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass
@@ -25,6 +29,8 @@ class Models:
         spectra: Domain -> spectrum of the task vector; one that is absent is measured when a method asks for it.
         statistics: (kind, domain) -> statistics of the specialist.
         findings: What the audit noted, by domain.
+        rows: The vocabulary of the merged model.
+        propagation: Provides Gram matrices through layers that have been merged already, for methods of scope "layer".
     """
 
     base: Checkpoint
@@ -32,6 +38,8 @@ class Models:
     spectra: dict[str, Spectrum] = field(default_factory=dict)
     statistics: dict[tuple[str, str], Statistics] = field(default_factory=dict)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
+    rows: Rows = field(default_factory=Rows)
+    propagation: Any = None
 
     @classmethod
     def open(
@@ -68,12 +76,33 @@ class Models:
             spectra={domain: Spectrum.load(path) for domain, path in (spectra or {}).items()},
             statistics={(store.facts["kind"], store.facts["domain"]): store for store in stores},
             findings=dict(zip(opened, findings.values(), strict=True)),
+            rows=merged_rows(origin, opened, vocabulary),
         )
 
     @property
     def domains(self) -> tuple[str, ...]:
         """The domains, sorted."""
         return tuple(self.specialists)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of the part of a tensor to which methods are applied: the base's, or fewer rows if the vocabulary is cut."""
+        shape = self.base.tensors[name].shape
+        return min(shape, self.rows.shapes.get(name, shape))
+
+    def size(self, name: str) -> int:
+        """Entries of that part; it is the first of the flattened tensor."""
+        return math.prod(self.shape(name))
+
+    def specialist(self, row: int) -> Checkpoint:
+        """The specialist of domains[row]."""
+        return self.specialists[self.domains[row]]
+
+    def identity(self) -> dict[str, list[tuple[str, int, int]]]:
+        """The input files, by model: their paths, sizes and times of modification in ns. What was begun with others is not continued."""
+        return {
+            name: [(str(path.resolve()), (found := path.stat()).st_size, found.st_mtime_ns) for path in weight_files(model.folder)]
+            for name, model in [("base", self.base), *self.specialists.items()]
+        }
 
     def require(self, kinds: Iterable[str]) -> None:
         """Check that each specialist has these statistics.
@@ -97,10 +126,12 @@ class Models:
             return found
         return found[: self.base.tensors[name].shape[0]]
 
-    def threshold(self, domain: str, density: float, ties: Any, names: Iterable[str]) -> Threshold:
-        """The global magnitude threshold of one task vector over the tensors `names`."""
-        chosen = list(names)
-        walk = stream(self.base, self.specialists[domain], chosen)
-        if domain not in self.spectra:
-            self.spectra[domain] = Spectrum.measure(walk, densities=(density,))
-        return self.spectra[domain].threshold(density, ties, names=chosen, stream=walk)
+    def stored_name(self, kind: str, domain: str, name: str) -> str | None:
+        """The name under which a statistic is stored: the same for parameters that share it; None where it was not measured."""
+        store = self.statistics.get((kind, domain))
+        return store.stored_name(name) if store else None
+
+    def statistic_values(self, kind: str, domain: str, name: str, start: int, stop: int) -> np.ndarray | None:
+        """Entries of a flattened statistic with the parameter's shape, as stored; None where it was not measured."""
+        store = self.statistics.get((kind, domain))
+        return store.values(name, start, stop) if store else None

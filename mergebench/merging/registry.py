@@ -15,8 +15,8 @@ import inspect
 import math
 import pkgutil
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mergebench.errors import MergebenchError
@@ -125,7 +125,15 @@ class Method:
         note: Where a value is an assumption, which.
         parameters: The direction's parameters, from the signature, and the scale if there is one.
         direction: (Tensors, **parameters) -> direction, float32, in the parameter's shape. Pure.
-        total: (Tensors, **parameters) -> a tensor to add up over all parameters beforehand, or None for no need.
+        total: (Tensors, **parameters) -> a tensor to add up over all parameters in a walk beforehand, or None. It is called for another
+            walk, with what has been added up in `context.totals`, until it returns None.
+        tensor_total: (Tensors, **parameters) -> a tensor to add up over each tensor alone beforehand, or None for no need.
+        kernel: (Block, out, **parameters) -> None: the same direction, fused for the CPU, written into out (float32 (m,)); bit for
+            bit what `direction` returns. None: `direction` is used everywhere.
+        total_kernel, tensor_total_kernel: (Block, **parameters) -> number or array, as `total` and `tensor_total`, fused.
+        solve: For methods of scope "matrix": (list of Matrices, list of parameter sets) -> Iterator[list of directions], one list per set:
+            parameters that share one Gram matrix in every domain are handed over together, with all sets of a grid.
+        through_thresholds: Parameters that act through thresholds alone: two values that keep the same entries are one candidate.
     """
 
     name: str
@@ -141,7 +149,13 @@ class Method:
     note: str
     parameters: Mapping[str, Parameter]
     direction: Callable[..., torch.Tensor]
-    total: Callable[..., torch.Tensor | None] | None = field(default=None)
+    total: Callable[..., torch.Tensor | None] | None = None
+    kernel: Callable[..., None] | None = None
+    total_kernel: Callable[..., Any] | None = None
+    tensor_total: Callable[..., torch.Tensor | None] | None = None
+    tensor_total_kernel: Callable[..., Any] | None = None
+    solve: Callable[..., Iterator[list[torch.Tensor]]] | None = None
+    through_thresholds: tuple[str, ...] = ()
 
     def validate(self, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Every parameter with its value, defaults filled in.
@@ -180,6 +194,12 @@ def method(
     per_domain: Mapping[str, str] | None = None,
     note: str = "",
     total: Callable[..., torch.Tensor | None] | None = None,
+    kernel: Callable[..., None] | None = None,
+    total_kernel: Callable[..., Any] | None = None,
+    tensor_total: Callable[..., torch.Tensor | None] | None = None,
+    tensor_total_kernel: Callable[..., Any] | None = None,
+    solve: Callable[..., Iterator[list[torch.Tensor]]] | None = None,
+    through_thresholds: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., torch.Tensor]], Callable[..., torch.Tensor]]:
     """Declare the decorated function as the merging method of the same name; see `Method` for the arguments.
 
@@ -206,6 +226,12 @@ def method(
             parameters=parameters,
             direction=function,
             total=total,
+            kernel=kernel,
+            total_kernel=total_kernel,
+            tensor_total=tensor_total,
+            tensor_total_kernel=tensor_total_kernel,
+            solve=solve,
+            through_thresholds=through_thresholds,
         )
         return function
 
@@ -240,8 +266,9 @@ def _discover() -> None:
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
-    hints = typing.get_type_hints(function, include_extras=True)
     keywords = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    # Annotations of the context and the result are not evaluated: they name torch, which is not imported for a declaration.
+    hints = {p.name: eval(p.annotation, function.__globals__) if isinstance(p.annotation, str) else p.annotation for p in keywords}
     return {keyword.name: _parameter(keyword.name, hints[keyword.name], keyword.default) for keyword in keywords}
 
 

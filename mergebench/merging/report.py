@@ -1,51 +1,83 @@
-"""What a merge turned out to be: densities, norms and conflicts, added up while it runs."""
+"""What a merge turned out to be: densities, norms and conflicts, counted while it runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-import torch
+
+@dataclass
+class Facts:
+    """Counts over one tensor, or a part of it.
+
+    Attributes:
+        entries: Parameters seen.
+        conflicts: Entries at which two task vectors have opposite signs.
+        moved: Entries at which the direction is not zero.
+        squares: Sum of squares of the direction.
+        cancelled: Entries at which what the method kept cancels to zero.
+        kept: Entries that the method kept of each task vector; None for a method that keeps all.
+    """
+
+    entries: int = 0
+    conflicts: int = 0
+    moved: int = 0
+    squares: float = 0.0
+    cancelled: int = 0
+    kept: list[int] | None = None
+
+    def add(self, other: Facts) -> None:
+        """Add the counts of another part."""
+        self.entries += other.entries
+        self.conflicts += other.conflicts
+        self.moved += other.moved
+        self.squares += other.squares
+        self.cancelled += other.cancelled
+        if other.kept is not None:
+            self.kept = [a + b for a, b in zip(self.kept or [0] * len(other.kept), other.kept, strict=True)]
+
+    def record(self) -> dict[str, Any]:
+        """The counts as a JSON-able map."""
+        return asdict(self)
 
 
 @dataclass
 class Report:
-    """Counts over the parameters in scope.
+    """The facts of one direction, by tensor.
 
     Attributes:
         domains: The domains, in the order of the task vectors.
-        entries: Parameters seen.
-        kept: Per domain, entries that the method kept; empty for a method that keeps all.
-        conflicts: Entries at which two task vectors have opposite signs.
-        moved: Entries at which the direction is not zero.
-        squares: Sum of squares of the direction.
+        tensors: Tensor name -> its facts.
+        thresholds: The magnitude thresholds that were used, see `cuts.Cuts.record`.
     """
 
     domains: tuple[str, ...]
-    entries: int = 0
-    kept: dict[str, int] = field(default_factory=dict)
-    conflicts: int = 0
-    moved: int = 0
-    squares: float = 0.0
+    tensors: dict[str, Facts] = field(default_factory=dict)
+    thresholds: list[dict[str, object]] = field(default_factory=list)
 
-    def masks(self, masks: torch.Tensor) -> None:
-        """Count what a method keeps of each task vector: bool (n, *shape)."""
-        counts = [int(mask.sum()) for mask in masks]
-        self.kept = {d: self.kept.get(d, 0) + count for d, count in zip(self.domains, counts, strict=True)}
+    def add(self, name: str, facts: Facts) -> None:
+        """Add the facts of a part of a tensor. Parts of one tensor come in its order."""
+        self.tensors.setdefault(name, Facts()).add(facts)
 
-    def add(self, vectors: torch.Tensor, direction: torch.Tensor) -> None:
-        """Count one parameter: its task vectors (n, *shape) and the direction (*shape)."""
-        self.entries += direction.numel()
-        self.conflicts += int(((vectors > 0).any(0) & (vectors < 0).any(0)).sum())
-        self.moved += int(torch.count_nonzero(direction))
-        self.squares += float(direction.double().square().sum())
-
-    def record(self) -> dict[str, object]:
+    def record(self) -> dict[str, Any]:
         """The facts for a manifest: fractions of the parameters in scope, and the direction's norm."""
-        entries = max(self.entries, 1)
         return {
-            "parameters": self.entries,
-            "densities": {domain: count / entries for domain, count in self.kept.items()},
-            "direction_density": self.moved / entries,
-            "direction_norm": self.squares**0.5,
-            "sign_conflict_rate": self.conflicts / entries,
+            **self._fractions(self.tensors[name] for name in sorted(self.tensors)),
+            "thresholds": self.thresholds,
+            "tensors": {name: self._fractions([self.tensors[name]]) for name in sorted(self.tensors)},
+        }
+
+    def _fractions(self, parts: Iterable[Facts]) -> dict[str, Any]:
+        whole = Facts()
+        for part in parts:
+            whole.add(part)
+        entries = max(whole.entries, 1)
+        return {
+            "parameters": whole.entries,
+            "densities": {} if whole.kept is None else {d: count / entries for d, count in zip(self.domains, whole.kept, strict=True)},
+            "direction_density": whole.moved / entries,
+            "direction_norm": whole.squares**0.5,
+            "sign_conflict_rate": whole.conflicts / entries,
+            "tie_rate": whole.cancelled / entries,
         }

@@ -25,9 +25,6 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         MergebenchError: The inputs do not belong together, or the recipe is wrong.
     """
-    import torch
-
-    torch.set_num_threads(job.threads)
     spec = job.spec
     with job.timing("load"):
         models = open_models(job)
@@ -42,6 +39,8 @@ def run(job: Job) -> dict[str, Any]:
             scope=spec.get("scope", ALL),
             seed=spec.get("seed", 0),
             dtype=spec.get("dtype") or "base",
+            threads=job.threads,
+            state=job.state / "weights",
             progress=lambda done, total: job.progress(done, total, "tensors"),
         )
     return {

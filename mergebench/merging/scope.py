@@ -1,4 +1,4 @@
-"""Which parameters a merge touches; the others keep the base's values and count in no threshold."""
+"""Which parameters a merge touches; the others keep the base's values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from mergebench.checkpoints.reader import Checkpoint, is_embedding
 from mergebench.errors import MergebenchError
 
-ALL, NO_EMBEDDINGS, BACKBONE, REGEX = "all", "no-embeddings", "backbone", "regex:"
+ALL, NO_EMBEDDINGS, BACKBONE, RELEASED, REGEX = "all", "no-embeddings", "backbone", "released", "regex:"
 
 
 def names_in_scope(base: Checkpoint, scope: str = ALL) -> list[str]:
@@ -15,12 +15,25 @@ def names_in_scope(base: Checkpoint, scope: str = ALL) -> list[str]:
 
     Args:
         base: The base.
-        scope: "all"; "no-embeddings" (neither the embedding nor the head); "backbone" (the numbered layers only); or
-            "regex:PATTERN", the names in which the pattern is found.
+        scope: "all"; "no-embeddings" (neither the embedding nor the head); "backbone" (the numbered layers only);
+            "released" (as no-embeddings, but see `names_counted`); or "regex:PATTERN", the names in which the pattern is found.
 
     Raises:
         MergebenchError: The scope is unknown, its pattern is wrong, or it leaves nothing to merge.
     """
+    return _choose(base, scope, NO_EMBEDDINGS if scope == RELEASED else scope)
+
+
+def names_counted(base: Checkpoint, scope: str = ALL) -> list[str]:
+    """The tensors that count in thresholds, norms and majorities over the whole model, sorted.
+
+    They are those in scope, except for "released": the released MergeBench code lets an output head of its own into the
+    flattened task vector, and drops it when it writes.
+    """
+    return _choose(base, scope, r"regex:^(?!.*embed)" if scope == RELEASED else scope)
+
+
+def _choose(base: Checkpoint, asked: str, scope: str) -> list[str]:
     floating = [name for name, info in base.tensors.items() if info.floating]
     if scope == ALL:
         chosen = floating
@@ -31,9 +44,9 @@ def names_in_scope(base: Checkpoint, scope: str = ALL) -> list[str]:
     elif scope.startswith(REGEX):
         chosen = [name for name in floating if _pattern(scope).search(name)]
     else:
-        raise MergebenchError(f"The scope is {scope!r}; expected {ALL}, {NO_EMBEDDINGS}, {BACKBONE} or {REGEX}PATTERN.")
+        raise MergebenchError(f"The scope is {asked!r}; expected {ALL}, {NO_EMBEDDINGS}, {BACKBONE}, {RELEASED} or {REGEX}PATTERN.")
     if not chosen:
-        raise MergebenchError(f"The scope {scope!r} holds none of the {len(floating)} parameters of {base.folder}.")
+        raise MergebenchError(f"The scope {asked!r} holds none of the {len(floating)} parameters of {base.folder}.")
     return chosen
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from mergebench.checkpoints.digest import weights_digest
+from mergebench.checkpoints.layout import Dtype
 from mergebench.checkpoints.reader import Checkpoint
-from mergebench.checkpoints.writer import CheckpointWriter, Dtype
+from mergebench.checkpoints.writer import CheckpointWriter
 from mergebench.errors import MergebenchError
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from mergebench.checkpoints.digest import realised_digest, values_digest
 from mergebench.checkpoints.reader import Checkpoint
 from mergebench.errors import MergebenchError
 from mergebench.merging.engine import apply
@@ -24,6 +25,7 @@ class LiveWeights:
     def __init__(self, model: Any, base: Checkpoint) -> None:
         self.model = model
         self.base = base
+        self._digests: dict[str, str] = {}
         self.targets: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
         absent = [name for name in base.names if name not in self.targets]
         if absent:
@@ -31,14 +33,26 @@ class LiveWeights:
                 f"{base.folder} holds {absent[0]}, which the loaded model does not have; load the model from that folder."
             )
 
-    def install(self, directions: Iterable[tuple[str, torch.Tensor]], scale: float) -> None:
-        """Write ``base + scale * direction`` for the tensors in `directions`, and the base's for all others."""
-        merged = set()
+    def install(self, directions: Iterable[tuple[str, torch.Tensor]], scale: float) -> str:
+        """Write ``base + scale * direction`` for the tensors in `directions`, and the base's for all others.
+
+        Returns:
+            The digest of the weights, the one that a merge with this direction and scale records (`realised_digest`).
+        """
+        digests = {}
         with torch.no_grad():
             for name, direction in directions:
                 tensor = self.base.tensor(name)
-                self.targets[name].copy_(apply(tensor, direction, scale).to(tensor.dtype))
-                merged.add(name)
+                merged = apply(tensor, direction, scale).to(tensor.dtype)
+                self.targets[name].copy_(merged)
+                digests[name] = values_digest(merged.reshape(-1).view(torch.uint8).numpy(), merged.numel())
             for name in self.base.names:
-                if name not in merged:
+                if name not in digests:
                     self.targets[name].copy_(self.base.tensor(name))
+                    digests[name] = self._base_digest(name)
+        return realised_digest(digests)
+
+    def _base_digest(self, name: str) -> str:
+        if name not in self._digests:
+            self._digests[name] = values_digest(self.base.values(name), self.base.size(name))
+        return self._digests[name]

@@ -1,10 +1,24 @@
 """The search log: one row per candidate and surrogate, kept as the search goes so that it can be taken up again."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-COLUMNS = ("candidate", "stage", "parameters", "surrogate", "domain", "value", "n", "reference", "normalised", "seconds")
+COLUMNS = (
+    "candidate",
+    "stage",
+    "parameters",
+    "surrogate",
+    "domain",
+    "value",
+    "n",
+    "reference",
+    "normalised",
+    "seconds",
+    "weights",
+    "alias_of",
+)
 
 
 class SearchLog:
@@ -25,6 +39,15 @@ class SearchLog:
         """The rows of a candidate that has been scored, or an empty list."""
         return [row for row in self.rows if row["candidate"] == candidate]
 
+    def same_weights(self, weights: str, domains: Sequence[str]) -> int | None:
+        """The first candidate with these weights that was scored on the surrogates of these domains; None if there is none."""
+        for row in self.rows:
+            if row.get("weights") == weights and row["alias_of"] is None:
+                number = row["candidate"]
+                if {other["domain"] for other in self.of(number)} == set(domains):
+                    return int(number)
+        return None
+
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Append all rows of one candidate at once."""
         with self.path.open("a", encoding="utf-8") as stream:
@@ -35,4 +58,5 @@ class SearchLog:
         """Write the log as Parquet, candidates in the order of the search."""
         import pandas as pd
 
-        pd.DataFrame(self.rows, columns=list(COLUMNS)).to_parquet(path, index=False)
+        frame = pd.DataFrame(sorted(self.rows, key=lambda row: int(row["candidate"])), columns=list(COLUMNS))
+        frame.astype({"alias_of": "Int64"}).to_parquet(path, index=False)

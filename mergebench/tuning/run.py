@@ -18,9 +18,10 @@ from mergebench.errors import MergebenchError
 from mergebench.evaluation.harness import Suite
 from mergebench.evaluation.language_models import load
 from mergebench.evaluation.settings import BenchmarkSetting
-from mergebench.merging.candidates import Candidate, by_direction, candidates, choose
-from mergebench.merging.engine import directions
+from mergebench.merging.candidates import Candidate, candidates, choose
+from mergebench.merging.engine import planned_direction
 from mergebench.merging.models import Models
+from mergebench.merging.plan import Recipe, plan
 from mergebench.merging.run import open_models
 from mergebench.tuning.live import LiveWeights
 from mergebench.tuning.log import SearchLog
@@ -85,23 +86,34 @@ class _Search:
         return best, objective, len(self.candidates)
 
     def _score(self, numbered: list[tuple[int, Candidate]]) -> list[tuple[Candidate, list[dict[str, Any]]]]:
-        """Rows of every candidate, each direction computed once for all of its scales."""
-        numbers = {id(candidate): number for number, candidate in numbered}
-        for parameters, members in by_direction(candidate for _, candidate in numbered):
-            missing = [c for c in members if not self.log.of(numbers[id(c)])]
-            if not missing:
-                continue
+        """Rows of every candidate: each direction is computed once for all of its scales, equal weights are scored once."""
+        missing = [(number, candidate) for number, candidate in numbered if not self.log.of(number)]
+        if missing:
+            spec = self.job.spec
             with self.job.timing("algorithm"):
-                spec = self.job.spec
-                direction = list(directions(self.models, spec["method"], parameters, scope=spec["scope"], seed=spec["seed"]))
-            for candidate in missing:
+                recipes = [Recipe(candidate.method, candidate.recipe, spec["seed"]) for _, candidate in missing]
+                planned = plan(self.models, recipes, scope=spec["scope"], threads=self.job.threads)
+            for place in range(len(planned.directions)):
+                members = [m for m, (direction, _) in zip(missing, planned.members, strict=True) if direction == place]
                 with self.job.timing("algorithm"):
-                    self.live.install(direction, candidate.scale)
-                with self.job.timing("validation"):
-                    self.log.add(self._rows(numbers[id(candidate)], candidate))
-                scored = len({row["candidate"] for row in self.log.rows})
-                self.job.progress(scored, len(self.candidates), "candidates")
+                    direction = list(planned_direction(self.models, planned, place, threads=self.job.threads))
+                for number, candidate in members:
+                    self._score_one(number, candidate, direction)
         return [(candidate, self.log.of(number)) for number, candidate in numbered]
+
+    def _score_one(self, number: int, candidate: Candidate, direction: list[tuple[str, Any]]) -> None:
+        with self.job.timing("algorithm"):
+            weights = self.live.install(direction, candidate.scale)
+        same = self.log.same_weights(weights, candidate.domains)
+        if same is None:
+            with self.job.timing("validation"):
+                rows = self._rows(number, candidate)
+        else:
+            # Rounding makes neighbouring points of a grid coincide; the same weights have the same scores.
+            known = {"candidate": number, "parameters": json.dumps(candidate.recipe, sort_keys=True), "seconds": 0.0}
+            rows = [row | known for row in self.log.of(same)]
+        self.log.add([row | {"weights": weights, "alias_of": same} for row in rows])
+        self.job.progress(len({row["candidate"] for row in self.log.rows}), len(self.candidates), "candidates")
 
     def _rows(self, number: int, candidate: Candidate) -> list[dict[str, Any]]:
         names = tuple(s for s, domain in self.domain_of.items() if domain in candidate.domains)

@@ -10,8 +10,11 @@ from mergebench.artifacts import Job
 from mergebench.checkpoints.audit import require_mergeable
 from mergebench.checkpoints.digest import recorded_weights_digest
 from mergebench.checkpoints.reader import Checkpoint
-from mergebench.vectors.spectrum import Spectrum
-from mergebench.vectors.vector import stream
+from mergebench.kernels.blocks import moved
+from mergebench.vectors.measure import measure
+from mergebench.vectors.pieces import base_loader
+from mergebench.vectors.spectrum import DENSITIES
+from mergebench.vectors.walk import BLOCK, Chunk, chunks, ordered
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -23,9 +26,6 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         MergebenchError: The two models cannot be merged, or a weight is not finite.
     """
-    import torch
-
-    torch.set_num_threads(job.threads)
     domain = job.spec["domain"]
     base, specialist = Checkpoint(job.path("base")), Checkpoint(job.path("specialist"))
     vocabulary = job.spec.get("vocabulary", "refuse")
@@ -33,8 +33,8 @@ def run(job: Job) -> dict[str, Any]:
     names = [name for name, info in base.tensors.items() if info.floating]
     digests = {"base": recorded_weights_digest(base.folder), "specialist": recorded_weights_digest(specialist.folder)}
     with job.timing("algorithm"):
-        spectrum = Spectrum.measure(stream(base, specialist, names), origin=digests)
-        base_norms = {name: float(np.linalg.norm(base.tensor(name).double().numpy())) for name in names}
+        (spectrum,) = measure(base, [specialist], names, densities=[DENSITIES], origins=[digests], threads=job.threads)
+        base_norms = _norms(base, names, job.threads)
     spectrum.save(job.staging("spectrum"))
     job.progress(len(names), len(names), "tensors")
     norms = spectrum.tensor_norms()
@@ -51,3 +51,20 @@ def run(job: Job) -> dict[str, Any]:
             name: {"norm": norms[name], "relative_norm": norms[name] / base_norms[name] if base_norms[name] else None} for name in names
         },
     }
+
+
+def _norms(model: Checkpoint, names: list[str], threads: int) -> dict[str, float]:
+    """The Euclidean norm of each tensor."""
+
+    def squares(chunk: Chunk) -> tuple[str, float]:
+        total, load = 0.0, base_loader(model, *chunk)
+        for place in range(0, chunk.stop - chunk.start, BLOCK):
+            block = np.empty(min(BLOCK, chunk.stop - chunk.start - place), np.float32)
+            load(place, block)
+            total += moved(block)[1]
+        return chunk.name, total
+
+    found = dict.fromkeys(names, 0.0)
+    for name, part in ordered(chunks(model, names), squares, threads):
+        found[name] += part
+    return {name: total**0.5 for name, total in found.items()}

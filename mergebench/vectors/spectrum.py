@@ -1,15 +1,14 @@
 """The magnitude spectrum of a task vector: exact quantiles of |tau| without sorting, or even holding, the vector.
 
-The bits of a non-negative float32 order like the number itself. Their upper half (15 bits besides the sign) picks one of
-32,768 coarse bins, counted per tensor. A quantile lies in one coarse bin; a second walk over the vector counts the
-65,536 values inside that bin, which makes the threshold exact. Usual densities are refined when the spectrum
-is measured, others when they are asked for.
+The bits of a non-negative float32 order like the number itself. Their upper half (15 bits besides the sign) picks one of 32,768 coarse
+bins, counted per tensor. A quantile lies in one coarse bin; the counts of the 65,536 values inside that bin make it exact. `measure`
+fills both in.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -18,32 +17,38 @@ from zipfile import BadZipFile
 import numpy as np
 
 from mergebench.errors import MergebenchError
-from mergebench.vectors.vector import Stream
+from mergebench.kernels.histogram import COARSE_BINS, FINE_BINS
 
-Ties = Literal["all", "strict"]
-
-COARSE_BINS = 1 << 15
-FINE_BINS = 1 << 16
-CHUNK = 1 << 22
+Ties = Literal["all", "strict", "exact"]
 
 # Refined in advance: the densities of published grids.
 DENSITIES = (0.01, 0.02, *(round(0.05 * step, 2) for step in range(1, 20)))
 
+# Limits that no finite magnitude reaches, and that every magnitude but zero does.
+NOTHING, NONZERO = 0x7F800000, 1
 
-class Threshold(NamedTuple):
-    """An exact magnitude threshold.
+Scope = tuple[str, ...] | None
+
+
+class Cut(NamedTuple):
+    """One task vector's threshold: keep entries whose magnitude has at least the bits `limit`, and `spare` of those just below.
 
     Attributes:
-        value: The threshold, exact in float32.
-        strict: Whether to keep |tau| > value (True) or |tau| >= value (False).
-        kept: How many entries that keeps.
+        limit: Bits of a float32 magnitude.
+        spare: How many entries of the bits limit - 1 are kept as well: the first in the order of sorted tensor names and positions.
+        kept: Entries kept.
         total: Out of how many.
     """
 
-    value: float
-    strict: bool
+    limit: int
+    spare: int
     kept: int
     total: int
+
+    @property
+    def value(self) -> float:
+        """The smallest magnitude that is kept, exact in float32; infinite if none is."""
+        return float(np.array(self.limit - (self.spare > 0), np.uint32).view(np.float32))
 
 
 @dataclass
@@ -66,45 +71,8 @@ class Spectrum:
     squares: np.ndarray
     maxima: np.ndarray
     coarse: list[tuple[np.ndarray, np.ndarray]]
-    fine: dict[tuple[tuple[str, ...] | None, int], np.ndarray] = field(default_factory=dict)
+    fine: dict[tuple[Scope, int], np.ndarray] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def measure(cls, stream: Stream, *, densities: Iterable[float] = DENSITIES, origin: Mapping[str, str] | None = None) -> Self:
-        """Measure a task vector in two walks over it; memory is one tensor and the histograms.
-
-        Args:
-            stream: Walks over (name, float32 array), the same each time.
-            densities: Densities whose thresholds need no further walk.
-            origin: Facts to keep with the spectrum.
-        """
-        names: list[str] = []
-        facts: list[tuple[int, int, float, float]] = []
-        coarse: list[tuple[np.ndarray, np.ndarray]] = []
-        for name, array in stream():
-            counts, square, largest = np.zeros(COARSE_BINS, np.int64), 0.0, 0.0
-            for chunk, bits in _chunks(array):
-                counts += np.bincount(bits[bits > 0] >> 16, minlength=COARSE_BINS)
-                square += float(np.square(chunk, dtype=np.float64).sum())
-                largest = max(largest, float(np.abs(chunk).max()))
-            names.append(name)
-            facts.append((array.size, int(counts.sum()), square, largest))
-            bins = np.flatnonzero(counts)
-            coarse.append((bins.astype(np.uint16), counts[bins]))
-        columns = list(zip(*facts, strict=True)) or [(), (), (), ()]
-        spectrum = cls(
-            names=tuple(names),
-            sizes=np.array(columns[0], np.int64),
-            nonzeros=np.array(columns[1], np.int64),
-            squares=np.array(columns[2], np.float64),
-            maxima=np.array(columns[3], np.float32),
-            coarse=coarse,
-            origin=dict(origin or {}),
-        )
-        chosen = list(densities)
-        ranks = {rank for density in chosen for ties in ("all", "strict") for rank in spectrum._ranks(density, ties, None)}
-        spectrum._refine({spectrum._bin_of(rank, None)[0] for rank in ranks}, None, stream)
-        return spectrum
 
     @property
     def total(self) -> int:
@@ -125,48 +93,61 @@ class Spectrum:
         """Euclidean norm of each tensor's part."""
         return dict(zip(self.names, np.sqrt(self.squares).tolist(), strict=True))
 
-    def threshold(
-        self, density: float, ties: Ties = "all", *, names: Iterable[str] | None = None, stream: Stream | None = None
-    ) -> Threshold:
-        """The threshold that keeps the `density` * total entries of largest magnitude.
-
-        A zero is never kept: where fewer entries are nonzero than requested, all the nonzero ones are. Equal
-        magnitudes at the threshold are kept together ("all": at least the requested number) or dropped together
-        ("strict": at most the requested number). Without ties both keep exactly round(density * total).
-
-        Args:
-            density: Fraction to keep, in [0, 1].
-            ties: "all" or "strict".
-            names: Count only these tensors; None means all.
-            stream: A walk over the task vector (at least over `names`), for a density not refined in advance.
+    def scope(self, names: Iterable[str] | None) -> Scope:
+        """The key of a choice of tensors: None for all of them.
 
         Raises:
-            MergebenchError: Another walk is needed and there is no `stream`.
+            MergebenchError: A tensor was not measured.
         """
-        if not 0 <= density <= 1:
-            raise MergebenchError(f"A density of {density:g} was asked for; it is a fraction between 0 and 1.")
-        scope = self._scope(names)
-        total, nonzero = (int(column[self._rows(scope)].sum()) for column in (self.sizes, self.nonzeros))
-        wanted = min(round(density * total), nonzero)
-        if wanted == 0:
-            return Threshold(float("inf"), False, 0, total)
-        if wanted == nonzero:
-            return Threshold(0.0, True, nonzero, total)
-        (rank,) = self._ranks(density, ties, scope)
+        chosen = None if names is None else set(names)
+        if chosen is None or chosen == set(self.names):
+            return None
+        unknown = chosen - set(self.names)
+        if unknown:
+            raise MergebenchError(f"The spectrum has no tensor {min(unknown)!r}; measure it again from these models.")
+        return tuple(name for name in self.names if name in chosen)
+
+    def entries(self, scope: Scope = None) -> int:
+        """Entries of some tensors."""
+        return int(self.sizes[self._rows(scope)].sum())
+
+    def cut(self, wanted: int, ties: Ties = "all", scope: Scope = None, fine: Mapping[int, np.ndarray] | None = None) -> Cut:
+        """The threshold that keeps the `wanted` entries of largest magnitude.
+
+        A zero is never kept: where fewer entries are nonzero than requested, all the nonzero ones are. Entries that equal the threshold
+        are all kept ("all": at least the requested number), all dropped ("strict": at most that number), or kept in canonical order
+        as far as the requested number goes ("exact").
+
+        Args:
+            wanted: How many entries to keep.
+            ties: What to do with equal ones.
+            scope: Count these tensors alone, see `scope`.
+            fine: Coarse bin -> counts of its values, instead of the spectrum's own.
+
+        Raises:
+            MergebenchError: The coarse bin was not refined, see `bin` and `measure.refine`.
+        """
+        total, rank = self.entries(scope), self._rank(wanted, ties, scope)
+        if rank is None:
+            return Cut(NOTHING, 0, 0, total) if wanted == 0 else Cut(NONZERO, 0, self._nonzero(scope), total)
         place, above = self._bin_of(rank, scope)
-        if (scope, place) not in self.fine:
-            if stream is None:
-                raise MergebenchError(
-                    f"The spectrum was not refined for density {density:g}; measure it with this density or give the vector."
-                )
-            self._refine({place}, scope, stream)
-        counts = self.fine[scope, place]
-        largest_first = above + np.cumsum(counts[::-1])
-        step = int(np.searchsorted(largest_first, rank))
-        value = np.array([place << 16 | (FINE_BINS - 1 - step)], np.uint32).view(np.float32)[0]
-        at_least = int(largest_first[step])
-        kept = at_least if ties == "all" else at_least - int(counts[FINE_BINS - 1 - step])
-        return Threshold(float(value), ties == "strict", kept, total)
+        counts = fine.get(place) if fine is not None else self.fine.get((scope, place))
+        if counts is None:
+            raise MergebenchError(f"The spectrum was not refined for the {wanted} largest entries; measure it with this density.")
+        at_least = above + np.cumsum(counts[::-1])
+        step = int(np.searchsorted(at_least, rank))
+        bits, reached = place << 16 | (FINE_BINS - 1 - step), int(at_least[step])
+        over = reached - int(counts[FINE_BINS - 1 - step])
+        if ties == "strict":
+            return Cut(bits + 1, 0, over, total)
+        if ties == "all" or reached == wanted:
+            return Cut(bits, 0, reached, total)
+        return Cut(bits + 1, wanted - over, wanted, total)
+
+    def bin(self, wanted: int, ties: Ties = "all", scope: Scope = None) -> int | None:
+        """The coarse bin that `cut` looks into; None where it needs none."""
+        rank = self._rank(wanted, ties, scope)
+        return None if rank is None else self._bin_of(rank, scope)[0]
 
     def save(self, path: Path) -> None:
         """Write the spectrum to an npz file; the same spectrum gives the same bytes."""
@@ -223,28 +204,22 @@ class Spectrum:
             raise MergebenchError(f"{path} is not a readable spectrum ({error}); remove it and measure it again.") from error
         return spectrum
 
-    def _scope(self, names: Iterable[str] | None) -> tuple[str, ...] | None:
-        chosen = None if names is None else set(names)
-        if chosen is None or chosen == set(self.names):
+    def _rows(self, scope: Scope) -> np.ndarray:
+        if scope is None:
+            return np.arange(len(self.names))
+        rows = {name: row for row, name in enumerate(self.names)}
+        return np.array([rows[name] for name in scope], np.int64)
+
+    def _nonzero(self, scope: Scope) -> int:
+        return int(self.nonzeros[self._rows(scope)].sum())
+
+    def _rank(self, wanted: int, ties: Ties, scope: Scope) -> int | None:
+        """The rank, from the largest, of the entry whose magnitude is the threshold; None where no entry decides."""
+        if wanted == 0 or wanted >= self._nonzero(scope):
             return None
-        unknown = chosen - set(self.names)
-        if unknown:
-            raise MergebenchError(f"The spectrum has no tensor {min(unknown)!r}; measure it again from these models.")
-        return tuple(name for name in self.names if name in chosen)
+        return wanted + 1 if ties == "strict" else wanted
 
-    def _rows(self, scope: tuple[str, ...] | None) -> np.ndarray:
-        chosen = None if scope is None else set(scope)
-        return np.array([row for row, name in enumerate(self.names) if chosen is None or name in chosen], np.int64)
-
-    def _ranks(self, density: float, ties: str, scope: tuple[str, ...] | None) -> tuple[int, ...]:
-        """The rank, from the largest, of the entry whose magnitude is the threshold; none where no entry decides."""
-        rows = self._rows(scope)
-        wanted = round(density * int(self.sizes[rows].sum()))
-        if wanted == 0 or wanted >= int(self.nonzeros[rows].sum()):
-            return ()
-        return (wanted if ties == "all" else wanted + 1,)
-
-    def _bin_of(self, rank: int, scope: tuple[str, ...] | None) -> tuple[int, int]:
+    def _bin_of(self, rank: int, scope: Scope) -> tuple[int, int]:
         """The coarse bin of the entry with this rank, and how many entries lie in higher bins."""
         counts = np.zeros(COARSE_BINS, np.int64)
         for row in self._rows(scope):
@@ -254,31 +229,6 @@ class Spectrum:
         step = int(np.searchsorted(largest_first, rank))
         place = COARSE_BINS - 1 - step
         return place, int(largest_first[step] - counts[place])
-
-    def _refine(self, places: set[int], scope: tuple[str, ...] | None, stream: Stream) -> None:
-        """Count the values inside these coarse bins, in one walk over the vector."""
-        if not places:
-            return
-        counts = {place: np.zeros(FINE_BINS, np.int64) for place in places}
-        wanted = np.zeros(COARSE_BINS, bool)
-        wanted[list(places)] = True
-        included = set(self.names if scope is None else scope)
-        for name, array in stream():
-            if name not in included:
-                continue
-            for _, bits in _chunks(array):
-                inside = bits[wanted[bits >> 16]]
-                for place in np.unique(inside >> 16).tolist():
-                    counts[place] += np.bincount(inside[inside >> 16 == place] & (FINE_BINS - 1), minlength=FINE_BINS)
-        self.fine.update({(scope, place): number for place, number in counts.items()})
-
-
-def _chunks(array: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pieces of a float32 array, and the bits of their magnitudes as int64."""
-    flat = array.reshape(-1)
-    for start in range(0, flat.size, CHUNK):
-        chunk = flat[start : start + CHUNK]
-        yield chunk, (chunk.view(np.uint32) & 0x7FFFFFFF).astype(np.int64)
 
 
 def _join(arrays: list[np.ndarray], dtype: type) -> np.ndarray:

@@ -53,8 +53,12 @@ def budget(kept) -> float:
 
 @pytest.fixture(scope="module")
 def dropped(kept, budget, tmp_path_factory) -> Campaign:
-    """The same campaign from nothing, with dropping and a budget from its start."""
-    campaign = Campaign.create(tmp_path_factory.mktemp("storage") / "dropped")
+    """The same campaign, with dropping and a budget from its first merge on."""
+    campaign = kept.fork(tmp_path_factory.mktemp("storage") / "dropped")
+    for path in [*campaign.results.glob("models/*/merged_*"), *campaign.results.glob("scores/*/merged_*"), campaign.results / "tables"]:
+        shutil.rmtree(path)
+    for path in campaign.results.glob(".state/evaluate-*"):
+        shutil.rmtree(path)
     configure(campaign, keep_merged=False, budget_gb=budget)
     campaign.run()
     return campaign

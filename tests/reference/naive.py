@@ -36,20 +36,22 @@ def on_vectors(combine: Callable[..., np.ndarray]) -> Callable[..., Model]:
     return merge
 
 
-def model_soup(base: Model, specialists: list[Model]) -> Model:
-    return {name: sum(model[name] for model in specialists) / len(specialists) for name in base}
+def model_soup(base: Model, specialists: list[Model], weights: list[float] | None = None) -> Model:
+    shares = weights or [1.0] * len(specialists)
+    return {name: sum(share * model[name] for share, model in zip(shares, specialists, strict=True)) / sum(shares) for name in base}
 
 
 @on_vectors
-def task_arithmetic(taus, scale):
-    return scale * sum(taus)
+def task_arithmetic(taus, scale, weights=None, normalise=False):
+    shares = weights or [1.0] * len(taus)
+    return scale * sum(share * tau for share, tau in zip(shares, taus, strict=True)) / (sum(shares) if normalise else 1)
 
 
-def fisher(base: Model, specialists: list[Model], fishers: list[Model], normalise: bool, floor: float) -> Model:
+def fisher(base: Model, specialists: list[Model], fishers: list[Model], normalise: bool, floor: float, smoothing: str = "floor") -> Model:
     flat = [flatten(each) for each in fishers]
     if normalise:
         flat = [each / np.linalg.norm(each) for each in flat]
-    weights = [np.maximum(each, floor) for each in flat]
+    weights = [each + floor if smoothing == "add" else np.maximum(each, floor) for each in flat]
     models = [flatten(model) for model in specialists]
     merged = sum(weight * model for weight, model in zip(weights, models, strict=True)) / sum(weights)
     return unflatten(merged, base)
@@ -68,33 +70,73 @@ def regmean(base: Model, specialists: list[Model], grams: list[Model], reduction
     return merged
 
 
-def largest(tau: np.ndarray, density: float) -> np.ndarray:
-    """Which entries are at least as large as the k-th largest, k = round(density * size); zeros are not entries."""
-    count = round(density * tau.size)
-    if count == 0:
+# On inputs that no layer changes, merging layer after layer is RegMean.
+regmean_plus_plus = regmean
+
+
+def largest(tau: np.ndarray, density: float, ties: str = "all", count: str = "nearest") -> np.ndarray:
+    """The k largest entries; zeros are not entries. Of those equal to the k-th: all, none if there are too many, or the first."""
+    share = density * tau.size
+    asked = {"nearest": round(share), "floor": int(share), "floor_or_one": int(share) or int(share > 0), "above": int(share) + 1}[count]
+    wanted = min(asked, np.count_nonzero(tau))
+    if wanted == 0:
         return np.zeros(tau.shape, bool)
-    cut = np.sort(np.abs(tau))[::-1][count - 1]
-    return (np.abs(tau) >= cut) & (tau != 0)
+    magnitude = np.abs(tau)
+    falling = np.sort(magnitude)[::-1]
+    if ties == "all":
+        return magnitude >= falling[wanted - 1]
+    if ties == "strict":
+        return magnitude > (falling[wanted] if wanted < tau.size else 0)
+    mask = magnitude > falling[wanted - 1]
+    mask[np.flatnonzero(magnitude == falling[wanted - 1])[: wanted - mask.sum()]] = True
+    return mask
 
 
-@on_vectors
-def ties(taus, density, scale, aggregate="mean", zero_sign="majority"):
-    trimmed = np.stack([np.where(largest(tau, density), tau, 0) for tau in taus])
+def trim(taus, density, ties="all", count="nearest", sizes=None):
+    """The kept entries of each task vector, over the whole model or, where sizes of tensors are given, in each tensor."""
+    densities = density if isinstance(density, list) else [density] * len(taus)
+    parts = [np.split(tau, np.cumsum(sizes)[:-1]) if sizes else [tau] for tau in taus]
+    masks = [np.concatenate([largest(part, share, ties, count) for part in each]) for each, share in zip(parts, densities, strict=True)]
+    return [np.where(mask, tau, 0) for mask, tau in zip(masks, taus, strict=True)]
+
+
+def agree(values, shares, aggregate, zero_sign):
+    """TIES' second and third step on trimmed task vectors, already multiplied by their weights."""
+    trimmed = np.stack(values)
     sign = np.sign(trimmed.sum(0))
     fallback = {"majority": np.sign(sign.sum()), "positive": 1, "drop": 0}[zero_sign]
     merged = np.zeros(sign.shape)
     for place in range(len(sign)):
         elected = sign[place] or fallback
-        agreeing = [value for value in trimmed[:, place] if value != 0 and np.sign(value) == elected]
-        if agreeing:
-            combine = {"mean": np.mean, "sum": np.sum, "max": lambda values: max(values, key=abs)}[aggregate]
-            merged[place] = combine(agreeing)
-    return scale * merged
+        rows = [row for row in range(len(trimmed)) if trimmed[row, place] != 0 and np.sign(trimmed[row, place]) == elected]
+        if rows:
+            agreeing = [trimmed[row, place] for row in rows]
+            divisor = sum(shares[row] for row in rows) or 1
+            merged[place] = {"mean": sum(agreeing) / divisor, "sum": sum(agreeing), "max": max(agreeing, key=abs)}[aggregate]
+    return merged
 
 
 @on_vectors
-def dare(taus, masks, density, scale):
-    return scale * sum(mask * tau / density for mask, tau in zip(masks, taus, strict=True))
+def ties(taus, density, scale, aggregate="mean", zero_sign="majority", ties="all", count="nearest", sizes=None, weights=None):
+    shares = weights or [1.0] * len(taus)
+    trimmed = trim(taus, density, ties, count, sizes)
+    return scale * agree([share * tau for share, tau in zip(shares, trimmed, strict=True)], shares, aggregate, zero_sign)
+
+
+@on_vectors
+def dare(taus, masks, density, scale, rescale="inv_keep", weights=None, normalise=False, elect_signs=False, sizes=None):
+    shares = weights or [1.0] * len(taus)
+    dropped = [mask * tau for mask, tau in zip(masks, taus, strict=True)]
+    if rescale == "inv_keep":
+        dropped = [tau / density for tau in dropped]
+    if rescale == "l1":
+        edges = np.cumsum(sizes)[:-1]
+        pairs = [list(zip(np.split(tau, edges), np.split(kept, edges), strict=True)) for tau, kept in zip(taus, dropped, strict=True)]
+        dropped = [np.concatenate([kept * (np.abs(tau).sum() / (np.abs(kept).sum() or np.inf)) for tau, kept in each]) for each in pairs]
+    weighted = [share * tau for share, tau in zip(shares, dropped, strict=True)]
+    if elect_signs:
+        return scale * agree(weighted, shares, "mean" if normalise else "sum", "positive")
+    return scale * sum(weighted) / (sum(shares) if normalise else 1)
 
 
 @on_vectors
@@ -117,7 +159,7 @@ def localize_and_stitch(taus, masks):
 
 
 @on_vectors
-def dataless_localize_and_stitch(taus, density):
-    masks = [largest(tau, density) for tau in taus]
-    overlap = np.maximum(sum(mask.astype(int) for mask in masks), 1)
-    return sum(mask * tau / overlap for mask, tau in zip(masks, taus, strict=True))
+def dataless_localize_and_stitch(taus, density, ties="all", count="nearest", sizes=None):
+    trimmed = trim(taus, density, ties, count, sizes)
+    overlap = np.maximum(sum((tau != 0).astype(int) for tau in trimmed), 1)
+    return sum(tau / overlap for tau in trimmed)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -16,20 +18,20 @@ DOMAINS = ("instruction", "math", "multilingual", "coding", "safety")
 KINDS = ("fisher", "gram", "mask")
 
 
-def shapes(*, tied: bool = False, bias: bool = True) -> dict[str, tuple[int, ...]]:
+def shapes(*, tied: bool = False, bias: bool = True, width: int = 6) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a two-layer model, a one-element tensor and a scalar among them."""
-    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (11, 6), "model.norm.weight": (6,)}
+    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (11, width), "model.norm.weight": (width,)}
     for layer in range(2):
-        found[f"model.layers.{layer}.self_attn.q_proj.weight"] = (6, 6)
-        found[f"model.layers.{layer}.mlp.up_proj.weight"] = (9, 6)
-        found[f"model.layers.{layer}.mlp.down_proj.weight"] = (6, 9)
-        found[f"model.layers.{layer}.norm.weight"] = (6,)
+        found[f"model.layers.{layer}.self_attn.q_proj.weight"] = (width, width)
+        found[f"model.layers.{layer}.mlp.up_proj.weight"] = (width * 3 // 2, width)
+        found[f"model.layers.{layer}.mlp.down_proj.weight"] = (width, width * 3 // 2)
+        found[f"model.layers.{layer}.norm.weight"] = (width,)
         if bias:
-            found[f"model.layers.{layer}.self_attn.q_proj.bias"] = (6,)
+            found[f"model.layers.{layer}.self_attn.q_proj.bias"] = (width,)
     found["model.layers.0.gain"] = (1,)
     found["model.layers.1.gain"] = ()
     if not tied:
-        found["lm_head.weight"] = (11, 6)
+        found["lm_head.weight"] = (11, width)
     return found
 
 
@@ -78,10 +80,39 @@ class Family:
     statistics: dict[tuple[str, str], dict[str, torch.Tensor]] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
 
-    def open(self, order: tuple[str, ...] | None = None) -> Models:
+    def open(self, order: tuple[str, ...] | None = None, **options: Any) -> Models:
         """The models, the specialists given in `order`."""
         domains = order or tuple(self.folders)
-        return Models.open(self.base_folder, {domain: self.folders[domain] for domain in domains}, statistics=self.files)
+        models = Models.open(self.base_folder, {domain: self.folders[domain] for domain in domains}, statistics=self.files, **options)
+        models.propagation = FixedInputs({domain: self.statistics["gram", domain] for domain in domains})
+        return models
+
+
+@dataclass
+class FixedInputs:
+    """Stands for calibration samples on their way through the merged layers: inputs that no layer changes.
+
+    Attributes:
+        grams: Domain -> Gram matrices by parameter name.
+        passed: The stages that have been merged.
+    """
+
+    grams: dict[str, dict[str, torch.Tensor]]
+    passed: list[int] = field(default_factory=list)
+
+    def stages(self, names: Sequence[str]) -> list[list[str]]:
+        return [
+            [name for name in names if "embed" in name],
+            *([name for name in names if f"layers.{layer}." in name] for layer in range(2)),
+            [name for name in names if "embed" not in name and "layers." not in name],
+        ]
+
+    def measure(self, stage: int, domain: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        assert stage == 0 or self.passed == list(range(stage)), "a stage is measured before the ones below it are merged"
+        return {name: self.grams[domain][name] for name in weights if name in self.grams[domain]}
+
+    def advance(self, stage: int, weights: Mapping[str, torch.Tensor]) -> None:
+        self.passed = list(range(stage + 1))
 
 
 def family(
@@ -94,6 +125,7 @@ def family(
     shards: int = 1,
     identical: bool = False,
     seed: int = 0,
+    width: int = 6,
 ) -> Family:
     """A base, `n` specialists near it (one tensor unchanged in all, many entries unchanged in each), and statistics."""
     random = torch.Generator().manual_seed(seed)
@@ -101,7 +133,7 @@ def family(
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=random)
 
-    layout = shapes(tied=tied, bias=bias)
+    layout = shapes(tied=tied, bias=bias, width=width)
     base = {name: normal(*shape).to(dtype) for name, shape in layout.items()}
     found = Family(write_checkpoint(folder / "base", base, shards=shards), {}, base, {})
     moves: dict[str, torch.Tensor] = {}

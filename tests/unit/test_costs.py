@@ -39,6 +39,14 @@ def test_memory_of_children_counts_while_they_hold_it():
     assert tree_bytes(os.getpid()) < during - 150 * MB
 
 
+def test_what_a_large_parent_held_is_not_counted():
+    """`ru_maxrss` of a program begins with the memory of the process that started it."""
+    ask = "from mergebench.costs import own_peak_bytes; print(own_peak_bytes())"
+    start = f"import subprocess, sys; block = bytearray(500 * {MB}); subprocess.run([sys.executable, '-c', {ask!r}], check=True)"
+    shown = subprocess.run([sys.executable, "-c", start], check=True, capture_output=True, text=True).stdout
+    assert 5 * MB < int(shown) < 300 * MB
+
+
 def test_the_sampler_sees_memory_that_is_let_go_again(monkeypatch):
     monkeypatch.setattr(costs, "SAMPLED_EVERY", 0.01)
     seen = iter([3 * 2**40, 1])

@@ -1,18 +1,34 @@
 """RegMean."""
 
-import logging
-from typing import Annotated
+from __future__ import annotations
 
-import torch
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mergebench.merging.context import Tensors
+from mergebench.merging.context import Matrices
 from mergebench.merging.registry import Range, Reference, method
+from mergebench.merging.solvers import average_released, regress, regress_released
 
-# Below this estimate of the reciprocal condition number, fp64 leaves too few digits for float32 weights.
-SINGULAR = 1e-10
-RIDGES = (1e-8, 1e-6, 1e-4, 1e-2)
+if TYPE_CHECKING:
+    from torch import Tensor
 
-logger = logging.getLogger(__name__)
+Precision = Literal["float64", "bfloat16"]
+
+
+def solve(layers: Sequence[Matrices], parameters: Sequence[Mapping[str, Any]]) -> Iterator[list[Tensor]]:
+    """The directions of layers that share their Gram matrices, for each set of parameters."""
+    first = layers[0]
+    grams = [gram.to(first.device) for domain in first.domains if (gram := first.find("gram", domain, first.name)) is not None]
+    if len(grams) < len(first.domains):
+        for each in parameters:
+            yield [layer.average() if each["precision"] == "float64" else average_released(layer) for layer in layers]
+        return
+    exact = regress(grams, layers, [each["reduction"] for each in parameters if each["precision"] == "float64"])
+    for each in parameters:
+        if each["precision"] == "float64":
+            yield next(exact)
+        else:
+            yield [regress_released(grams, layer, each["reduction"]) for layer in layers]
 
 
 @method(
@@ -23,8 +39,9 @@ logger = logging.getLogger(__name__)
     statistics=("gram",),
     grid={"reduction": (0.1, 0.3, 0.5, 0.7, 0.9)},
     note="MergeBench prints 5 values and not which; 0.1, 0.3, 0.5, 0.7, 0.9 are assumed.",
+    solve=solve,
 )
-def regmean(context: Tensors, *, reduction: Annotated[float, Range(0, 1)] = 0.9) -> torch.Tensor:
+def regmean(context: Matrices, *, reduction: Annotated[float, Range(0, 1)] = 0.9, precision: Precision = "float64") -> Tensor:
     """The linear layer whose outputs are nearest to those of every specialist on its own inputs.
 
     1. G_t = X_t^T X_t / N, its off-diagonal entries multiplied by `reduction`.
@@ -37,43 +54,7 @@ def regmean(context: Tensors, *, reduction: Annotated[float, Range(0, 1)] = 0.9)
 
     Args:
         reduction: Multiplier of the off-diagonal entries; 0 weights each input by its energy, 1 is the exact regression.
+        precision: Of the regression; "bfloat16" is the released code's chain for the weights, with an inverse rounded to bfloat16.
     """
-    grams = [context.find("gram", domain, context.name) for domain in context.domains]
-    if any(gram is None for gram in grams):
-        return context.vectors.mean(0)
-    size = context.base.shape[1]
-    left = torch.zeros(size, size, dtype=torch.float64)
-    right = torch.zeros(size, context.base.shape[0], dtype=torch.float64)
-    for gram, vector in zip(grams, context.vectors, strict=True):
-        assert gram is not None
-        shrunk = gram.double() * reduction
-        shrunk.diagonal().copy_(gram.double().diagonal())
-        left += shrunk
-        right += shrunk @ vector.double().T
-    average = context.vectors.double().mean(0).T
-    return solve(left, right, average, context.name).T.float().contiguous()
-
-
-def solve(left: torch.Tensor, right: torch.Tensor, average: torch.Tensor, name: str) -> torch.Tensor:
-    """X with left X = right, drawn towards `average` by the smallest ridge that makes `left` well conditioned.
-
-    Args:
-        left: Symmetric, positive semidefinite, float64 (d, d).
-        right, average: float64 (d, outputs).
-        name: The parameter, for the log.
-    """
-    unit = float(left.diagonal().mean())
-    if unit <= 0:
-        return average
-    for ridge in (0.0, *RIDGES):
-        shift = ridge * unit
-        factor, failed = torch.linalg.cholesky_ex(left + shift * torch.eye(len(left), dtype=left.dtype))
-        pivots = factor.diagonal().square()
-        if not failed and float(pivots.min() / pivots.max()) > SINGULAR:
-            return torch.cholesky_solve(right + shift * average, factor)
-        logger.warning(
-            "RegMean: the Gram matrix of %s has a condition number of at least %.1e; a ridge is added.",
-            name,
-            float("inf") if failed else float(pivots.max() / pivots.min()),
-        )
-    return average
+    ((direction,),) = solve([context], [{"reduction": reduction, "precision": precision}])
+    return direction

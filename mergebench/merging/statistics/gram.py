@@ -5,6 +5,7 @@ For a layer ``y = x W^T`` the statistic is ``X^T X / N``, where the N rows of X 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -62,12 +63,17 @@ class Gram:
         device = next(self.model.parameters()).device
         for start in range(0, len(examples), batch_size):
             batch = collate(examples[start : start + batch_size], self.pad_token_id)
-            self._mask = batch["attention_mask"].bool().to(device)
-            self._inputs.clear()
-            self.model(input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device), use_cache=False)
-            self.tokens += int(self._mask.sum())
+            ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
+            self.observe(mask, partial(self.model, input_ids=ids, attention_mask=mask, use_cache=False))
             progress(min(start + batch_size, len(examples)))
+
+    def observe(self, attention_mask: torch.Tensor, forward: Callable[[], Any]) -> None:
+        """Add the inputs of all layers that `forward` runs, at the tokens of a batch that its mask (rows, longest) says are real."""
+        self._mask = attention_mask.bool().to(next(self.model.parameters()).device)
         self._inputs.clear()
+        forward()
+        self._inputs.clear()
+        self.tokens += int(self._mask.sum())
 
     def result(self) -> dict[str, torch.Tensor]:
         """Parameter name -> X^T X / N, float32, of shape (in_features, in_features); aliases are left out."""

@@ -6,14 +6,17 @@ stored once, and the header's ``aliases`` map the other names to it.
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from mergebench.checkpoints.tensorfile import TensorFile
 from mergebench.errors import MergebenchError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 HEADER = "statistics"
@@ -54,6 +57,18 @@ class Statistics:
         """The statistic of parameter `name`, or None if it was not measured."""
         stored = self.stored_name(name)
         return None if stored is None else self._file.get_tensor(stored)
+
+    def values(self, name: str, start: int, stop: int) -> "np.ndarray | None":
+        """Entries `start` to `stop` of the flattened statistic of parameter `name`, a view of the mapped file; None if not measured.
+
+        Masks are uint8, one byte per entry; other statistics float32.
+        """
+        stored = self.stored_name(name)
+        return None if stored is None else self._raw.values(stored, start, stop)
+
+    @cached_property
+    def _raw(self) -> TensorFile:
+        return TensorFile(self.path)
 
 
 def save_statistics(

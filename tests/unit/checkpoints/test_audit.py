@@ -10,6 +10,7 @@ import torch
 
 from mergebench.checkpoints.audit import audit, require_mergeable
 from mergebench.checkpoints.reader import Checkpoint
+from mergebench.checkpoints.vocabulary import merged_rows
 from mergebench.errors import MergebenchError
 from tests.reference.pico import shapes, write_checkpoint
 
@@ -38,7 +39,8 @@ CASES = {
     "other shape": ({"model.norm.weight": torch.zeros(7)}, {}, r"model\.norm\.weight of shape \[7\], the base \[6\]"),
     "other width": ({EMBEDDING: torch.zeros(11, 7)}, {}, r"of shape \[11, 7\], the base \[11, 6\]"),
     "tied head": ({HEAD: None}, {}, "head of math is tied to the embedding, that of the base is a tensor of its own"),
-    "fewer rows": ({EMBEDDING: torch.zeros(9, 6)}, {}, "9 rows .* fewer than the base's 11"),
+    "fewer rows": ({EMBEDDING: torch.zeros(9, 6)}, {}, '9 rows .* fewer than the base\'s 11; set vocabulary to "truncate"'),
+    "bitsandbytes": ({}, {"config": {"quantization_config": {"quant_method": "bitsandbytes"}}}, "math is quantised with bitsandbytes"),
     "quantised": ({"model.norm.weight": torch.zeros(6, dtype=torch.int8)}, {}, "as I8, the base as F32; quantised"),
     "moved token": ({}, {"vocabulary": {**TOKENS, "token3": 4, "token4": 3}}, r"2 tokens an id .* 'token3' for one \(4 against 3\)"),
     "replaced token": (
@@ -67,6 +69,54 @@ def test_extra_rows_are_refused_unless_the_base_decides(base: Checkpoint, tmp_pa
     assert [finding.check for finding in findings] == ["vocabulary", "vocabulary", "tokenizer"]
     assert "merges" not in findings[0].message
     assert "the others dropped" in findings[0].message
+
+
+@pytest.mark.parametrize("policy", ["truncate", "union"])
+def test_rows_that_not_all_have_are_noted(base: Checkpoint, tmp_path: Path, policy: str) -> None:
+    wide = make(tmp_path / "math", {EMBEDDING: torch.zeros(14, 6), HEAD: torch.zeros(14, 6)}, vocabulary={**TOKENS, "<pad>": 11})
+    found = require_mergeable(base, {"math": wide}, vocabulary=policy)["math"]
+    assert not any(finding.fatal for finding in found)
+    rows = merged_rows(base, {"math": wide}, policy)
+    if policy == "truncate":
+        assert (rows.shapes, rows.tokenizer) == ({}, base)
+    else:
+        assert rows.shapes == {EMBEDDING: (14, 6), HEAD: (14, 6)}
+        assert rows.tokenizer is wide
+
+
+def test_truncation_keeps_the_rows_that_all_have(tmp_path: Path) -> None:
+    tokens = {token: place for token, place in TOKENS.items() if place < 9}
+    config = {"vocab_size": 11}
+    padded = make(tmp_path / "base", vocabulary=tokens, config=config)
+    short = make(tmp_path / "math", {EMBEDDING: torch.zeros(10, 6), HEAD: torch.zeros(9, 6)}, vocabulary=tokens)
+    require_mergeable(padded, {"math": short}, vocabulary="truncate")
+    rows = merged_rows(padded, {"math": short}, "truncate")
+    assert rows.shapes == {EMBEDDING: (9, 6), HEAD: (9, 6)}
+    assert rows.config == {"vocab_size": 9}
+    with pytest.raises(MergebenchError, match="fewer than the base's 11; the missing rows cannot be merged"):
+        require_mergeable(padded, {"math": short}, vocabulary="base")
+
+
+def test_truncation_never_cuts_a_token(base: Checkpoint, tmp_path: Path) -> None:
+    short = make(tmp_path / "math", {EMBEDDING: torch.zeros(9, 6), HEAD: torch.zeros(9, 6)})
+    with pytest.raises(MergebenchError, match=r"9 rows .* tokenizer with ids up to 10"):
+        require_mergeable(base, {"math": short}, vocabulary="truncate")
+
+
+def test_a_union_needs_one_tokenizer_that_knows_all(base: Checkpoint, tmp_path: Path) -> None:
+    wide = {EMBEDDING: torch.zeros(12, 6), HEAD: torch.zeros(12, 6)}
+    models = {name: make(tmp_path / name, wide, vocabulary={**TOKENS, f"<{name}>": 11}) for name in ("math", "safety")}
+    with pytest.raises(MergebenchError, match="safety and math both add tokens, and math does not know '<safety>'"):
+        require_mergeable(base, models, vocabulary="union")
+    (models["safety"].folder / "tokenizer.json").unlink()
+    with pytest.raises(MergebenchError, match="safety has no tokenizer"):
+        merged_rows(base, {**models, "safety": Checkpoint(models["safety"].folder)}, "union")
+
+
+def test_an_adapter_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "meta-llama/Llama-3.2-3B", "peft_type": "LORA"}')
+    with pytest.raises(MergebenchError, match=r"is an adapter \(LORA\) of meta-llama/Llama-3\.2-3B, .* fold it into"):
+        Checkpoint(tmp_path)
 
 
 def test_differences_that_merging_survives_are_noted(base: Checkpoint, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ HOSTILE = {
 
 
 def test_a_sound_file_is_read(tmp_path: Path) -> None:
-    tensors, metadata = read_header(write(tmp_path / "x.safetensors", {**GOOD, "__metadata__": {"format": "pt"}}))
+    tensors, metadata, _ = read_header(write(tmp_path / "x.safetensors", {**GOOD, "__metadata__": {"format": "pt"}}))
     assert {name: (info.dtype, info.shape, info.size, info.floating) for name, info in tensors.items()} == {
         "a": ("F32", (2,), 2, True),
         "b": ("U8", (), 1, False),

@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from mergebench.checkpoints.reader import Checkpoint
 from mergebench.errors import MergebenchError
-from mergebench.merging.engine import apply, directions, merge
+from mergebench.merging.block import Shared
+from mergebench.merging.directions import Direction
+from mergebench.merging.engine import apply, directions, merge, merge_many
 from mergebench.merging.models import Models
+from mergebench.merging.plan import Recipe, plan
 from mergebench.merging.registry import Method, get, methods
+from mergebench.merging.report import Facts
 from mergebench.merging.statistics.store import save_statistics
+from tests.reference.contexts import definition, every_behaviour, random_block
 from tests.reference.pico import Family, family
 
 METHODS = list(methods())
@@ -27,8 +33,16 @@ VARIANTS = {
 }
 
 every_method = pytest.mark.parametrize("name", METHODS)
+elementwise = pytest.mark.parametrize("name", [name for name in METHODS if get(name).scope == "element"])
+fused = pytest.mark.parametrize("name", [name for name in METHODS if get(name).kernel is not None])
 with_density = pytest.mark.parametrize("name", [name for name in METHODS if "density" in get(name).parameters])
 with_statistics = pytest.mark.parametrize("name", [name for name in METHODS if get(name).statistics])
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory) -> Family:
+    """Tensors of several blocks each, whose entries often coincide."""
+    return family(tmp_path_factory.mktemp("long"), n=3, width=210, dtype=torch.bfloat16)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +144,76 @@ def test_files_and_shards_change_nothing(name: str, five: Family, tmp_path: Path
         assert torch.equal(whole.tensor(tensor), parts.tensor(tensor)), tensor
 
 
+@elementwise
+def test_pieces_change_nothing(name: str, long: Family) -> None:
+    """What blocks of a tensor give is what the definition gives of the whole tensor."""
+    method, models = get(name), long.open()
+    for values in every_behaviour(method):
+        planned = plan(models, [Recipe(name, values, seed=3)])
+        found = dict(directions(models, name, values, seed=3))
+        for tensor, direction in found.items():
+            base = long.base[tensor].float().flatten()
+            vectors = torch.stack([long.specialists[domain][tensor].float().flatten() - base for domain in models.domains])
+            whole = Shared(tensor, 0, base.numpy(), vectors.numpy(), models.domains, planned.cuts, models.statistic_values)
+            expected = definition(planned.directions[0], whole)
+            assert torch.equal(direction.flatten(), expected), (tensor, values)
+
+
+@every_method
+def test_threads_change_nothing(name: str, long: Family, tmp_path: Path) -> None:
+    for threads in (1, 3):
+        merge(long.open(), name, seed=3, folder=tmp_path / str(threads), threads=threads)
+    assert list(hashes(tmp_path / "1").values()) == list(hashes(tmp_path / "3").values())
+
+
+@fused
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_kernel_and_definition_give_the_same_bits(name: str, n: int) -> None:
+    for seed, values in enumerate(every_behaviour(get(name))):
+        if values.get("only") and n == 1:
+            continue
+        shared = random_block(n, seed)
+        direction, _ = Direction.of(name, values, seed=5)
+        while (total := direction.total(shared)) is not None:
+            direction.totals += (total,)
+        direction.tensor_totals[shared.name] = direction.tensor_total(shared)
+        before, facts = shared.vectors.copy(), Facts()
+        out = np.full(shared.base.size, np.nan, np.float32)
+        direction.block(shared, out, facts)
+        assert direction.fused
+        np.testing.assert_array_equal(shared.vectors.view(np.uint32), before.view(np.uint32))
+        expected = definition(direction, shared, seen := Facts())
+        np.testing.assert_array_equal(out.view(np.uint32), expected.numpy().view(np.uint32), err_msg=str(values))
+        assert (facts.kept, facts.cancelled) == (seen.kept, seen.cancelled), values
+
+
+@every_method
+def test_one_walk_for_many_outputs_gives_each_of_them(name: str, five: Family, tmp_path: Path) -> None:
+    """Grid output is single output: every behaviour of the method, and Task Arithmetic at two scales, in one walk."""
+    recipes = [Recipe(name, values, seed=3) for values in every_behaviour(get(name))]
+    recipes += [Recipe("task_arithmetic", {"scale": scale}) for scale in (0.3, 1.0)]
+    together = merge_many(five.open(), [(recipe, tmp_path / "many" / str(number)) for number, recipe in enumerate(recipes)])
+    for number, recipe in enumerate(recipes):
+        alone = merge(five.open(), recipe.method, recipe.parameters, seed=recipe.seed, folder=tmp_path / "one" / str(number))
+        assert {key: alone[key] for key in ("recipe", "realised_digest")} == {
+            key: together[number][key] for key in ("recipe", "realised_digest")
+        }
+        assert list(hashes(tmp_path / "one" / str(number)).values()) == list(hashes(tmp_path / "many" / str(number)).values())
+
+
+@every_method
+def test_rows_that_the_base_lacks_change_nothing(name: str, five: Family, tmp_path: Path) -> None:
+    """MergeBench/Llama-3.2-3B_math has 64 embedding rows more than its base."""
+    wide = family(tmp_path / "wide")
+    tensors = dict(wide.specialists["math"])
+    for tensor in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors[tensor] = torch.cat([tensors[tensor], torch.full((3, 6), 9.0)])
+    save_file(tensors, wide.folders["math"] / "model.safetensors", metadata={"format": "pt"})
+    expected = dict(directions(five.open(), name, seed=3))
+    for tensor, direction in directions(wide.open(vocabulary="base"), name, seed=3):
+        assert torch.equal(direction, expected[tensor]), tensor
+
+
 @every_method
 def test_merging_is_base_plus_scale_times_direction(name: str, five: Family, tmp_path: Path) -> None:
     method = get(name)
@@ -155,6 +239,22 @@ def test_what_is_out_of_scope_stays_and_counts_for_nothing(name: str, tmp_path: 
         assert torch.equal(first.tensor(tensor), second.tensor(tensor)), tensor
         if "embed" in tensor or "lm_head" in tensor:
             assert torch.equal(first.tensor(tensor), found.base[tensor])
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if "exact" in getattr(get(name).parameters.get("ties"), "choices", ())])
+@pytest.mark.parametrize("among", ["global", "tensor"])
+def test_exactly_the_requested_number_is_kept(name: str, among: str, tmp_path: Path) -> None:
+    """Task vectors of few distinct values, most of which tie."""
+    found = family(tmp_path, n=2, dtype=torch.bfloat16)
+    for density in (0.1, 0.3, 0.45):
+        facts = merge(found.open(), name, {"density": density, "ties": "exact", "threshold_scope": among}, folder=tmp_path / f"{density}")[
+            "realised"
+        ]
+        for domain, tensors in found.specialists.items():
+            taus = {tensor: value.float() - found.base[tensor].float() for tensor, value in tensors.items()}
+            parts = [torch.cat([tau.flatten() for tau in taus.values()])] if among == "global" else list(taus.values())
+            wanted = sum(min(round(density * part.numel()), int(part.count_nonzero())) for part in parts)
+            assert round(facts["densities"][domain] * facts["parameters"]) == wanted
 
 
 @with_density

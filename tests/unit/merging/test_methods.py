@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import numpy as np
 import pytest
 import torch
 
 from mergebench.errors import MergebenchError
 from mergebench.merging import counter
-from mergebench.merging.context import Tensors
 from mergebench.merging.engine import directions
 from mergebench.merging.methods.consensus_ta import consensus_ta
 from mergebench.merging.methods.dare import dare
 from mergebench.merging.methods.dataless_localize_and_stitch import dataless_localize_and_stitch
 from mergebench.merging.methods.fisher import fisher
+from mergebench.merging.methods.model_soup import model_soup
 from mergebench.merging.methods.regmean import regmean
 from mergebench.merging.methods.task_arithmetic import task_arithmetic
 from mergebench.merging.methods.ties import ties
+from mergebench.merging.plan import Recipe, plan
+from tests.reference.contexts import given_layer, given_vectors
 from tests.reference.pico import family
-
-
-def given_vectors(*vectors: list, **options) -> Tensors:
-    """One parameter with these task vectors; thresholds keep every nonzero entry."""
-    stacked = torch.tensor(vectors, dtype=torch.float32)
-    domains = tuple("abcdefg"[: len(vectors)])
-    threshold = options.pop("threshold", lambda domain, density, rule: (0.0, True))
-    return Tensors("w", torch.zeros(stacked.shape[1:]), stacked, domains, threshold=threshold, **options)
-
-
-def grams(*matrices: torch.Tensor):
-    return {"find": lambda kind, domain, name: matrices["abcdefg".index(domain)]}
 
 
 def test_dare_at_full_density_is_task_arithmetic() -> None:
@@ -74,7 +63,7 @@ def test_ties_elects_signs_and_merges_what_agrees() -> None:
     [("majority", -3.0, -1.0), ("majority", 3.0, 1.0), ("majority", 0.0, 0.0), ("positive", -3.0, 1.0), ("drop", -3.0, 0.0)],
 )
 def test_ties_where_signs_cancel(zero_sign: str, total: float, expected: float) -> None:
-    context = given_vectors([1.0], [-1.0], total=torch.tensor(total))
+    context = given_vectors([1.0], [-1.0], totals=(np.float64(total),))
     assert ties(context, zero_sign=zero_sign).tolist() == [expected]
 
 
@@ -134,44 +123,79 @@ def test_a_statistic_of_another_shape_is_refused() -> None:
         fisher(context)
 
 
-def objective(direction: torch.Tensor, context: Tensors, inputs: list[torch.Tensor]) -> float:
+def objective(direction: torch.Tensor, vectors: torch.Tensor, inputs: list[torch.Tensor]) -> float:
     """sum_t |X_t (tau - tau_t)^T|^2: what RegMean minimises."""
-    return sum(float(((direction - tau).double() @ x.T.double()).square().sum()) for tau, x in zip(context.vectors, inputs, strict=True))
+    return sum(float(((direction - tau).double() @ x.T.double()).square().sum()) for tau, x in zip(vectors, inputs, strict=True))
 
 
 def test_regmean_minimises_its_objective() -> None:
     random = torch.Generator().manual_seed(0)
     inputs = [torch.randn(200, 12, generator=random) @ torch.randn(12, 12, generator=random) for _ in range(3)]
     vectors = torch.randn(3, 5, 12, generator=random)
-    context = replace(given_vectors([0.0], [0.0], [0.0], **grams(*[x.T @ x for x in inputs])), base=vectors[0] * 0, vectors=vectors)
-    best = objective(regmean(context, reduction=1.0), context, inputs)
-    for other in (vectors.mean(0), regmean(context, reduction=0.9), regmean(context, reduction=0.0)):
-        assert best < objective(other, context, inputs)
-    nudged = regmean(context, reduction=1.0) + 1e-3 * torch.randn(5, 12, generator=random)
-    assert best < objective(nudged, context, inputs)
-
-
-@pytest.mark.parametrize("rank", [0, 1, 3])
-def test_regmean_with_a_singular_gram_returns_identical_specialists(rank: int) -> None:
-    random = torch.Generator().manual_seed(1)
-    vector = torch.randn(5, 12, generator=random)
-    inputs = [torch.randn(rank, 12, generator=random) for _ in range(2)]
-    context = replace(
-        given_vectors([0.0], [0.0], **grams(*[x.T @ x for x in inputs])), base=vector * 0, vectors=torch.stack([vector, vector])
-    )
-    torch.testing.assert_close(regmean(context, reduction=1.0), vector, rtol=1e-6, atol=1e-6)
+    layer = given_layer(vectors, [x.T @ x for x in inputs])
+    best = objective(regmean(layer, reduction=1.0), vectors, inputs)
+    for other in (vectors.mean(0), regmean(layer, reduction=0.9), regmean(layer, reduction=0.0), regmean(layer, precision="bfloat16")):
+        assert best < objective(other, vectors, inputs)
+    nudged = regmean(layer, reduction=1.0) + 1e-3 * torch.randn(5, 12, generator=random)
+    assert best < objective(nudged, vectors, inputs)
 
 
 def test_regmean_averages_what_no_input_reaches() -> None:
     gram = torch.diag(torch.tensor([1.0, 0.0]))
-    context = replace(
-        given_vectors([0.0], [0.0], **grams(gram, 3 * gram)),
-        base=torch.zeros(1, 2),
-        vectors=torch.tensor([[[1.0, 1.0]], [[5.0, 5.0]]]),
-    )
-    torch.testing.assert_close(regmean(context, reduction=1.0), torch.tensor([[4.0, 3.0]]), rtol=1e-5, atol=1e-5)
+    layer = given_layer(torch.tensor([[[1.0, 1.0]], [[5.0, 5.0]]]), [gram, 3 * gram])
+    torch.testing.assert_close(regmean(layer, reduction=1.0), torch.tensor([[4.0, 3.0]]), rtol=1e-5, atol=1e-5)
 
 
 def test_regmean_averages_parameters_without_a_gram() -> None:
-    context = given_vectors([1.0, 2.0], [3.0, 6.0], find=lambda kind, domain, name: None)
-    assert regmean(context).tolist() == [2.0, 4.0]
+    assert regmean(given_layer(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))).tolist() == [2.0, 4.0]
+
+
+def test_weights_count_in_sums_and_means() -> None:
+    context = given_vectors([1.0, -4.0], [2.0, 8.0])
+    weights = {"a": 3.0, "b": 1.0}
+    assert task_arithmetic(context, weights=weights).tolist() == [5.0, -4.0]
+    assert task_arithmetic(context, weights=weights, normalise=True).tolist() == [1.25, -1.0]
+    assert model_soup(context, weights=weights).tolist() == [1.25, -1.0]
+    assert ties(context, weights=weights).tolist() == [1.25, -4.0]
+    assert ties(context, weights=weights, aggregate="max").tolist() == [3.0, -12.0]
+    assert dare(context, density=1.0, weights=weights, elect_signs=True).tolist() == [5.0, -12.0]
+    assert dare(context, density=1.0, weights=weights, elect_signs=True, normalise=True).tolist() == [1.25, -4.0]
+
+
+def test_a_weight_for_every_domain_is_needed() -> None:
+    context = given_vectors([1.0], [2.0])
+    with pytest.raises(MergebenchError, match=r"task_arithmetic\.weights has no value for b; it has a"):
+        task_arithmetic(context, weights={"a": 1.0})
+    with pytest.raises(MergebenchError, match="weights of model_soup add up to 0"):
+        model_soup(context, weights={"a": 1.0, "b": -1.0})
+
+
+def test_dare_rescales_to_the_sum_of_magnitudes() -> None:
+    values = torch.linspace(-1, 2, 101).tolist()
+    kept = dare(given_vectors(values), density=0.3, rescale="none")
+    sums = np.array([[np.abs(values).sum(), float(kept.abs().sum())]])
+    rescaled = dare(given_vectors(values, tensor_total=sums), density=0.3, rescale="l1")
+    assert float(rescaled.abs().sum()) == pytest.approx(sums[0, 0], rel=1e-5)
+    torch.testing.assert_close(rescaled / sums[0, 0] * sums[0, 1], kept)
+
+
+def test_released_overlaps_count_the_last_other_task_alone() -> None:
+    """Three tasks that all select an entry are halved, not divided by three; two whose last other task does not select it are added."""
+    context = given_vectors([6.0, 6.0], [6.0, 6.0], [6.0, 0.0])
+    assert dataless_localize_and_stitch(context).tolist() == [6.0, 6.0]
+    assert dataless_localize_and_stitch(context, overlap="last").tolist() == [9.0, 12.0]
+
+
+def test_fisher_weights_can_be_raised_instead_of_clamped() -> None:
+    context = given_vectors([2.0], [4.0], find=lambda kind, domain, name: torch.tensor([0.0 if domain == "a" else 1.0]))
+    assert fisher(context, normalise=False, floor=1.0).tolist() == [3.0]
+    assert fisher(context, normalise=False, floor=1.0, smoothing="add").tolist() == pytest.approx([10 / 3])
+
+
+def test_polluted_grid_points_are_never_one_direction(tmp_path) -> None:
+    """They ask for no thresholds, so that equal ones cannot stand for equal candidates."""
+    models = family(tmp_path, n=2).open()
+    recipes = [Recipe("dataless_localize_and_stitch", {"density": density, "pollution": True}) for density in (0.1, 0.5)]
+    assert len(plan(models, recipes).directions) == 2
+    clean = [Recipe("dataless_localize_and_stitch", {"density": density}) for density in (0.99, 1.0)]
+    assert len(plan(models, clean).directions) == 1

@@ -9,7 +9,7 @@ import torch
 
 from mergebench.checkpoints.reader import Checkpoint
 from mergebench.errors import MergebenchError
-from mergebench.merging.scope import names_in_scope
+from mergebench.merging.scope import names_counted, names_in_scope
 from tests.reference.pico import shapes, write_checkpoint
 
 
@@ -24,13 +24,20 @@ def test_what_each_scope_leaves_out(base: Checkpoint) -> None:
     assert everything == set(shapes())
     assert everything - set(names_in_scope(base, "no-embeddings")) == {"model.embed_tokens.weight", "lm_head.weight"}
     assert everything - set(names_in_scope(base, "backbone")) == {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"}
+    assert names_in_scope(base, "released") == names_in_scope(base, "no-embeddings")
     assert names_in_scope(base, r"regex:mlp\.up") == ["model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"]
+
+
+def test_the_released_code_counts_a_head_that_it_does_not_write(base: Checkpoint) -> None:
+    assert set(names_counted(base, "released")) - set(names_in_scope(base, "released")) == {"lm_head.weight"}
+    for scope in ("all", "no-embeddings", "backbone", "regex:mlp"):
+        assert names_counted(base, scope) == names_in_scope(base, scope)
 
 
 @pytest.mark.parametrize(
     ("scope", "message"),
     [
-        ("embeddings", "expected all, no-embeddings, backbone or regex:PATTERN"),
+        ("embeddings", "expected all, no-embeddings, backbone, released or regex:PATTERN"),
         ("regex:(", "not a valid regular expression"),
         ("regex:nothing", "holds none of the"),
     ],

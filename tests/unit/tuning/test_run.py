@@ -104,3 +104,16 @@ def test_a_surrogate_on_which_its_specialist_fails_counts_unnormalised(tmp_path)
     log, _ = search(tmp_path)
     row = log[log["surrogate"] == "mmlu_stem"].iloc[0]
     assert row["normalised"] == row["value"]
+
+
+def test_the_same_weights_are_scored_once(tmp_path, monkeypatch):
+    scored = []
+    rows = tuning._Search._rows
+    monkeypatch.setattr(tuning._Search, "_rows", lambda self, number, candidate: scored.append(number) or rows(self, number, candidate))
+    execute(tuning, tune_job(tmp_path, "task_arithmetic", {"scale": [0.5, 1.0, 0.5]}))
+    log, _ = search(tmp_path)
+    assert scored == [0, 1]
+    assert log[log["candidate"] == 2]["alias_of"].tolist() == [0, 0]
+    assert log[log["candidate"] < 2]["alias_of"].isna().all()
+    assert log.groupby("candidate")["weights"].first().tolist()[0] == log[log["candidate"] == 2]["weights"].iloc[0]
+    assert log[log["candidate"] == 2]["value"].tolist() == log[log["candidate"] == 0]["value"].tolist()

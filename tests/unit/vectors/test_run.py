@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,8 +14,8 @@ from mergebench.checkpoints.digest import weights_digest
 from mergebench.checkpoints.reader import Checkpoint
 from mergebench.errors import MergebenchError
 from mergebench.vectors import run
+from mergebench.vectors.pieces import base_loader, vector_loader
 from mergebench.vectors.spectrum import Spectrum
-from mergebench.vectors.vector import task_vector
 from tests.reference.pico import Family, family
 
 
@@ -39,13 +40,17 @@ def test_the_facts_are_those_of_the_difference(tmp_path: Path) -> None:
     assert Spectrum.load(tmp_path / "vectors/spectrum.npz").origin == manifest["digests"]
 
 
-def test_bfloat16_differences_are_exact(tmp_path: Path) -> None:
-    found = family(tmp_path, n=1, dtype=torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_differences_are_exact(tmp_path: Path, dtype: torch.dtype) -> None:
+    found = family(tmp_path, n=1, dtype=dtype)
     base, specialist = Checkpoint(found.base_folder), Checkpoint(found.folders["instruction"])
-    for name in base.names:
-        vector = task_vector(base, specialist, name)
-        assert vector.dtype == torch.float32
-        assert torch.equal(vector.double(), specialist.tensor(name).double() - base.tensor(name).double())
+    for name, info in base.tensors.items():
+        origin, vector = np.empty(info.size, np.float32), np.empty(info.size, np.float32)
+        base_loader(base, name, 0, info.size)(0, origin)
+        vector_loader(specialist, name, 0, info.size)(0, origin, vector)
+        exact = specialist.tensor(name).double() - base.tensor(name).double()
+        assert np.array_equal(origin, base.tensor(name).float().numpy().ravel())
+        assert np.array_equal(vector, exact.float().numpy().ravel())
 
 
 def extend_vocabulary(found: Family) -> None:

@@ -1,4 +1,4 @@
-"""The Slurm profile, the plugin and the status loop together, on recorded ends of jobs. tests/slurm has a real Slurm."""
+"""The Slurm profile, the plugin and the status loop together, on recorded ends of jobs, where no Slurm can be started."""
 
 import json
 import os
@@ -11,21 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.dag import slurm_shim
 from tests.dag.campaign import Campaign
+from tests.slurm import recorded
 
 BASE = "tiny-llama-strong"
 TARGET = f"results/micro/vectors/{BASE}/safety/manifest.json"
 OPTIONS = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1", "--latency-wait", "10"]
 
-pytestmark = [pytest.mark.dag, pytest.mark.xdist_group("slurm_shim")]
+pytestmark = pytest.mark.slurm
 
 
 def start(folder: Path, fates: dict[str, list[str]], silent: int = 0) -> tuple[Campaign, Path, subprocess.Popen]:
     """A campaign that runs on the shim, the shim's folder, and the process."""
     campaign = Campaign.create(folder / "campaign")
     shim = folder / "shim"
-    slurm_shim.install(folder / "bin")
+    recorded.install(folder / "bin")
     shim.mkdir()
     (shim / "silent").write_text(str(silent))
     (shim / "fates.json").write_text(json.dumps(fates))
@@ -38,7 +38,7 @@ def start(folder: Path, fates: dict[str, list[str]], silent: int = 0) -> tuple[C
 
 def test_ends_outages_and_forgotten_jobs_end_in_the_result(tmp_path):
     """Training is killed for its memory once, then preempted for good; Slurm is silent, and forgets the job after it."""
-    fates = {"train_specialist": ["OUT_OF_MEMORY", "PREEMPTED"], "vectors": [slurm_shim.PURGED]}
+    fates = {"train_specialist": ["OUT_OF_MEMORY", "PREEMPTED"], "vectors": [recorded.PURGED]}
     campaign, shim, process = start(tmp_path, fates, silent=2)
     said, _ = process.communicate(timeout=900)
     assert process.returncode == 0, said[-6000:]
