@@ -42,8 +42,8 @@ def run(job: Job) -> dict[str, Any]:
     backend = job.spec.get("backend", "transformers")
     kept = {s.benchmark: job.state / _key(s, digest, rows[s.benchmark], backend, engine) for s in settings}
     pending = [setting for setting in settings if not _complete(kept[setting.benchmark])]
+    job.progress(len(settings) - len(pending), len(settings), "benchmarks already scored")
     if pending:
-        job.progress(len(settings) - len(pending), len(settings), "benchmarks already scored")
         _score(job, pending, rows, kept, weights, backend, engine)
     for stale in job.state.glob("*-*"):
         if stale.is_dir() and stale not in kept.values():

@@ -208,6 +208,13 @@ class ClusterCampaign(Campaign):
         worker.suspend()
         return sorted(state.glob(at))
 
+    def freeze_all(self, workflow: Workflow, count: int) -> list[psutil.Process]:
+        """Stop that many workers, wherever they are; returns them."""
+        found = workflow.until(f"{count} jobs work", lambda: len(workers := self.workers()) == count and workers)
+        for worker in found.values():
+            worker.suspend()
+        return list(found.values())
+
     def log(self, cost: str) -> str:
         """What the last attempt of a job printed."""
         return (self.results / "logs" / Path(cost).with_suffix(".log")).read_text()

@@ -15,7 +15,7 @@ def test_two_controllers_an_interrupted_one_and_a_killed_one(cluster: Cluster, c
 
     # A second workflow in the same folder is refused, and the first goes on.
     workflow = campaign.submit()
-    workflow.until("two jobs work", lambda: len(campaign.workers()) == 2)
+    campaign.freeze_all(workflow, 2)
     second = campaign.submit()
     assert second.wait(60) != 0
     assert f"process {workflow.process.pid} on" in second.output
@@ -30,12 +30,16 @@ def test_two_controllers_an_interrupted_one_and_a_killed_one(cluster: Cluster, c
 
     # kill -9 leaves its jobs running; those of the fresh start let them finish and use what they have made.
     workflow = campaign.submit()
-    workflow.until("two jobs work", lambda: len(campaign.workers()) == 2)
+    workers = campaign.freeze_all(workflow, 2)
     orphans = campaign.jobs(state="RUNNING")
     workflow.process.send_signal(signal.SIGKILL)
     workflow.wait(10)
     assert [job.number for job in campaign.jobs(state="RUNNING")] == [job.number for job in orphans]
-    campaign.submit().finish()
+    fresh = campaign.submit()
+    fresh.until("its jobs run as well", lambda: len(campaign.jobs(state="RUNNING")) == 4)
+    for worker in workers:
+        worker.resume()
+    fresh.finish()
     assert len(campaign.jobs(state="COMPLETED")) == 4
     assert campaign.tables() == finished.tables()
     assert campaign.planned() == {}
