@@ -1,3 +1,3 @@
 # Made by envs/lock.py: do not edit. A new lock is a new digest, and Snakemake then makes a new environment.
-# gpu.lock: sha256 5d5e422d49565907d85485a91de61abcd0394cc3bd1c5842e34aec1c4770c3bd
+# gpu.lock: sha256 fa63658d66f493f84fad7fd86c37cdc2278f028a81f4b891266ad0c30566876a
 exec sh envs/install.sh gpu

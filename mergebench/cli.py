@@ -1,6 +1,7 @@
 """The command line: one verb per thing that a person or a rule asks for. Heavy imports stay inside the verbs."""
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -39,7 +40,11 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(required=True, metavar="VERB")
 
     run = _verb(verbs, "run", run_stage, "run one stage, as the rules of the workflow do")
-    run.add_argument("stage", help="fetch_base | prepare | train | vectors | statistics | tune | merge | evaluate | analyse")
+    stages = (
+        "fetch_base | prepare | decontaminate | tokenise | import | train | vectors | statistics | tune | merge | evaluate | judge | settle"
+        " | analyse"
+    )
+    run.add_argument("stage", help=stages)
     run.add_argument("--spec", required=True, help="JSON: all that decides the result")
     run.add_argument("--input", nargs="*", default=[], metavar="NAME=PATH [PATH ...]", help="inputs; further paths belong to the last name")
     run.add_argument(
@@ -51,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--output", nargs="*", default=[], metavar="NAME=PATH", help="outputs")
     run.add_argument("--output-files", nargs="*", default=[], metavar="PATH", help="outputs called by their file names")
+    run.add_argument("--output-paths", nargs="*", default=[], metavar="PATH", help="outputs called by their paths below the results")
     run.add_argument("--state", type=Path, default=Path("results/.state"), help="folder for resumable state (default: %(default)s)")
     run.add_argument("--threads", type=int, default=1, help="CPU threads of each task (default: %(default)s)")
     run.add_argument("--tasks", type=int, default=1, help="processes that share the work, one per GPU; only train (default: %(default)s)")
@@ -59,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
         "--requested", nargs="*", default=[], metavar="NAME=N", help="for the cost record: mem_mb, runtime (minutes), gpu, ..."
     )
     run.add_argument("--online", action="store_true", help="allow the network (only the fetch stages need it)")
+    recorded = "file that records the commits of hub repositories (default: %(default)s)"
+    run.add_argument("--hub-lock", type=Path, default=Path("hub.lock.json"), help=recorded)
 
     configuration = _verb(verbs, "config", check_configuration, "check config.yaml, or print its JSON schema")
     configuration.add_argument("--file", type=Path, default=Path("config.yaml"), help="default: %(default)s")
@@ -66,11 +74,13 @@ def parser() -> argparse.ArgumentParser:
     configuration.add_argument("--schema", action="store_true", help="print the JSON schema for editors")
 
     plan = _verb(verbs, "plan", show_plan, "jobs, GPU-hours, disk and wall-clock of a campaign, before anything is submitted")
-    plan.add_argument("targets", nargs="*", metavar="TARGET", help="files or rules to make (default: everything)")
+    wanted = "files or rules to make (default: everything); `train`: every model's training; `evaluate`: what scoring one model costs"
+    plan.add_argument("targets", nargs="*", metavar="TARGET", help=wanted)
     plan.add_argument("--file", type=Path, default=Path("config.yaml"), help="default: %(default)s")
     plan.add_argument("--preset", help="default: the file's")
     plan.add_argument("--profile", type=Path, default=Path("profiles/slurm"), help="the site's Snakemake profile (default: %(default)s)")
     plan.add_argument("--gpus", type=int, metavar="N", help="GPUs in use at once (default: the profile's quota)")
+    plan.add_argument("--base", help="with `evaluate`: of which base (default: the preset's nearest to 8 billion parameters)")
     plan.add_argument("--json", action="store_true", help="print all numbers as JSON")
 
     merge = _verb(verbs, "merge", merge_models, "merge fine-tunes of one base as a recipe says, ours or mergekit's")
@@ -121,6 +131,13 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("results", type=Path, nargs="?", default=Path("results"), help="default: %(default)s")
     verify.add_argument("--content", action="store_true", help="compare SHA-256 as well as sizes")
 
+    agreement = _verb(verbs, "agreement", show_agreement, "how far two judges agree about the same answers")
+    agreement.add_argument("first", type=Path, help="file of labels, or a folder of such files")
+    agreement.add_argument("second", type=Path, help="another judge's labels of the same answers")
+
+    hub = _verb(verbs, "hub", hub_lock, "the commits of hub repositories: `mergebench hub --help`", add_help=False)
+    hub.add_argument("rest", nargs=argparse.REMAINDER)
+
     tiny = _verb(verbs, "tiny", tiny_twins, "the tiny twins: `mergebench tiny pretrain --help`", add_help=False)
     tiny.add_argument("rest", nargs=argparse.REMAINDER)
 
@@ -155,8 +172,10 @@ def run_stage_here(options: argparse.Namespace) -> None:
     from mergebench.storage import weights
 
     job = job_of(options)
-    with weights.held(job):
-        execute(stage_module(job.stage), job)
+    stage = stage_module(job.stage)
+    reads_weights = getattr(stage, "reads_weights", None)
+    with weights.held(job) if reads_weights is None or reads_weights(job) else contextlib.nullcontext():
+        execute(stage, job)
 
 
 def stage_module(stage: str) -> ModuleType:
@@ -174,21 +193,29 @@ def job_of(options: argparse.Namespace) -> "Job":
         raise MergebenchError(f"there is no stage {options.stage!r}; the stages are {', '.join(MODULES)}.")
     if not options.online:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):  # what is offline needs none
+            os.environ.pop(name, None)
     os.environ |= {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
+    from mergebench import catalogue
     from mergebench.artifacts import Job, sha256_json
 
     try:
         spec = json.loads(options.spec)
     except json.JSONDecodeError as error:
         raise MergebenchError(f"--spec is not valid JSON: {error}.") from None
+    # Entries that the configuration adds to the catalogue: the worker never reads the configuration.
+    catalogue.extend({"benchmarks": spec.get("added") or spec.get("evaluation", {}).get("added") or {}})
     return Job(
         stage=options.stage,
         spec=spec,
         inputs=_named(options.input) | _globbed(options.glob, options.state.parent),
-        outputs={name: paths[0] for name, paths in _named(options.output).items()} | _by_file_name(options.output_files),
+        outputs={name: paths[0] for name, paths in _named(options.output).items()}
+        | _by_file_name(options.output_files)
+        | _by_path(options.output_paths, options.state.parent),
         state=options.state / f"{options.stage}-{sha256_json(spec)[:16]}",
         threads=options.threads,
         requested=_counts(options.requested),
+        hub_lock=options.hub_lock if options.online else None,
     )
 
 
@@ -224,6 +251,15 @@ def _globbed(words: Sequence[str], root: Path) -> dict[str, list[Path]]:
     return {name: sorted(root.glob(pattern)) for name, _, pattern in pairs}
 
 
+def _by_path(paths: Sequence[str], root: Path) -> dict[str, Path]:
+    """Outputs of several models or bases, called by their paths below `root`, as in ``scores/gemma-2-2b/base/xstest``."""
+    found: dict[str, Path] = {}
+    for path in map(Path, paths):
+        folder = path.parent.relative_to(root) if path.is_relative_to(root) else path.parent
+        found |= {f"{folder.as_posix()}/{name}": path for name in _by_file_name([str(path)])}
+    return found
+
+
 def _by_file_name(paths: Sequence[str]) -> dict[str, Path]:
     """Outputs called by their file names, without the ending of a record (``.json``, ``.parquet``)."""
     return {Path(p).name.removesuffix(".json").removesuffix(".parquet"): Path(p) for p in paths}
@@ -245,12 +281,28 @@ def show_plan(options: argparse.Namespace) -> None:
     from mergebench import config
     from mergebench.workflow.forecast import forecast
     from mergebench.workflow.forecast_text import render
+    from mergebench.workflow.lock import apart
     from mergebench.workflow.plan import Plan
     from mergebench.workflow.site_profile import Profile
 
     if options.gpus is not None and options.gpus < 1:
         raise MergebenchError(f"--gpus is {options.gpus}; give a number above 0.")
-    plan = Plan(config.load(options.file, **({"preset": options.preset} if options.preset else {})))
+    configuration = config.load(options.file, **({"preset": options.preset} if options.preset else {}))
+    if options.targets == ["evaluate"]:
+        from mergebench.workflow import evaluation_forecast
+
+        found = evaluation_forecast.record(configuration, options.base)
+        print(json.dumps(found, indent=1) if options.json else evaluation_forecast.render(found))
+        return
+    if options.base is not None:
+        raise MergebenchError("--base belongs to `mergebench plan evaluate`; a target's name says its base.")
+    if options.targets == ["train"]:
+        from mergebench.workflow import training_forecast
+
+        found = training_forecast.forecast(Plan(configuration), Profile.read(options.profile).site)
+        print(json.dumps(found, indent=1) if options.json else training_forecast.render(found))
+        return
+    plan = Plan(configuration, apart(configuration, options.targets, main=True))
     record = forecast(plan, options.targets, Profile.read(options.profile), options.gpus, options.file).record()
     print(json.dumps(record, indent=1) if options.json else render(record))
 
@@ -344,6 +396,24 @@ def verify_results(options: argparse.Namespace) -> int:
         print(problem)
     print(f"{len(manifests)} artifacts, {len(problems)} damaged")
     return 1 if problems else 0
+
+
+def show_agreement(options: argparse.Namespace) -> None:
+    """Print the agreement and Cohen's kappa of two judges, a line per part of the labels that both give."""
+    from mergebench.evaluation.safety.agreement import compare
+
+    found = compare(options.first, options.second)
+    print(f"{'part':8} {'answers':>8} {'agreement':>9} {'kappa':>6} {'unreadable':>10}")
+    for line in found:
+        kappa = "n/a" if line.kappa is None else f"{line.kappa:.3f}"
+        print(f"{line.part:8} {line.n:8,} {line.agreement:9.3f} {kappa:>6} {line.unreadable:10,}")
+
+
+def hub_lock(options: argparse.Namespace) -> None:
+    """Commands of the lock of hub revisions."""
+    from mergebench.hub.commands import main as hub_main
+
+    hub_main(options.rest)
 
 
 def tiny_twins(options: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """The typed configuration: one source for validation, defaults, the JSON schema and the error messages."""
 
+import contextlib
 import json
 import typing
 from pathlib import Path
@@ -8,10 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mergebench import catalogue
+from mergebench.catalogue.additions import Additions
 from mergebench.errors import MergebenchError, nearest
 from mergebench.merging.declarations import declared
 from mergebench.merging.statistics.settings import FisherSettings, GramSettings, MaskSettings
-from mergebench.training.settings import GrpoSettings, Mixture, SftSettings
+from mergebench.training import specialists as imports
+from mergebench.training.mixture import Mixture
+from mergebench.training.recipes import Recipe
+from mergebench.training.settings import GrpoSettings, SftSettings
 
 SCOPES = ("all", "no-embeddings", "backbone")
 PATTERN = "regex:"
@@ -37,6 +42,11 @@ class Data(Section):
     limits: dict[str, Positive] = Field({}, description="the same for single benchmarks and surrogates")
     calibration_rows: Positive = Field(1000, description="training rows set aside per domain for Fisher, RegMean and Localize-and-Stitch")
     rows: Positive = Field(1000, description="training rows that the tiny source generates per domain")
+    filters: dict[str, str] = Field({}, description="training set -> the named filter of its records; default: the catalogue's first")
+    decontaminate: Literal["none", "report", "remove"] = Field(
+        "report", description="training rows that share text with a benchmark: not looked for, reported, or left out"
+    )
+    ngram: Annotated[int, Field(ge=2)] = Field(13, description="words in a row that count as shared text")
 
 
 class Multitask(Section):
@@ -57,6 +67,8 @@ class Reinforcement(Section):
 
 
 class Training(Section):
+    recipe: Recipe = Field("paper", description="settings of SFT as configured, or those of the authors' released file")
+    specialists: imports.Setting = Field("train", description="train, hub (the published ones), or a list or map: some imported")
     supervised: dict[Size, SftSettings]
     multitask: Multitask | None = Multitask()
     grpo: Reinforcement | None = None
@@ -96,14 +108,21 @@ class Evaluation(Section):
     in_domain: list[str]
     forgetting: list[str]
     surrogates: list[str]
-    jobs: Literal["model", "domain", "benchmark"] = Field("domain", description="how many benchmarks share one process")
-    backend: Literal["transformers"] = "transformers"
+    protocol: Literal["corrected", "paper", "released"] = Field(
+        "corrected", description="whose prompts, settings and scoring, where they differ"
+    )
+    jobs: Literal["length", "model", "domain", "benchmark"] = Field("length", description="which benchmarks share one process")
+    backend: Literal["transformers", "vllm"] = "transformers"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     formulation: Literal["mcf", "cloze"] = Field("mcf", description="multiple choice by letter, or by the text of the choice")
     apply_chat_template: bool = False
     max_tokens: Positive | None = Field(None, description="upper limit on generated tokens for every benchmark")
+    max_length: Positive | None = Field(None, description="tokens of a prompt and its answer together; null: as many as the model can read")
     shots: Annotated[int, Field(ge=0)] | None = Field(None, description="examples in the prompt of every benchmark; null: as published")
-    judge: Literal["keyword", "wildguard"] = "wildguard"
+    judge: Literal["keyword", "wildguard", "harmbench", "harmbench-mistral"] = "wildguard"
+    judging: Literal["base", "model"] = Field("base", description="whether the models of a base share one process of the judge")
+    judge_parse_errors: Fraction = Field(0.1, description="stop where more of the judge's answers than this share cannot be read")
+    most_cut: Fraction = Field(0.5, description="refuse a benchmark if more than this share of its prompts is too long for the model")
     allow_weak_sandbox: bool = False
     benchmarks: dict[str, BenchmarkOverride] = {}
 
@@ -112,7 +131,7 @@ class Storage(Section):
     """Space on disk."""
 
     budget_gb: Annotated[float, Field(gt=0)] | None = Field(None, description="refuse a run whose peak is above this; null: no limit")
-    keep_merged: bool = Field(True, description="false: drop the weights of a merged model after all its scores exist")
+    keep_merged: bool = Field(True, description="false: drop the weights of a merged model after it has been asked everything")
 
 
 class Preset(Section):
@@ -131,25 +150,41 @@ class Preset(Section):
     @model_validator(mode="after")
     def _names(self) -> "Preset":
         domains = catalogue.domains()
-        check_names("bases", self.bases, catalogue.bases())
         check_names("domains", self.domains, domains)
+        check_names("bases", self.bases, catalogue.bases())
         if self.domains != [d for d in domains if d in self.domains]:
             raise ValueError(f"domains: write them in the paper's order, {', '.join(d for d in domains if d in self.domains)}")
-        entries = catalogue.benchmarks()
+        if self.evaluation.protocol == "released" and self.evaluation.apply_chat_template:
+            raise ValueError(
+                "evaluation.apply_chat_template: is true, but protocol released sends prompts without template; set it to false"
+            )
+        entries = self._benchmarks()
         for key, role in (("in_domain", "in_domain"), ("forgetting", "forgetting"), ("surrogates", "surrogate")):
             check_names(f"evaluation.{key}", getattr(self.evaluation, key), {n: e for n, e in entries.items() if e["role"] == role})
         check_names("evaluation.benchmarks", list(self.evaluation.benchmarks), entries)
         check_names("data.sources", list(self.data.sources), catalogue.datasets())
         check_names("data.limits", list(self.data.limits), entries)
+        for dataset, chosen in self.data.filters.items():
+            check_names("data.filters", [dataset], {n: e for n, e in catalogue.datasets().items() if e.get("filters")})
+            check_names(f"data.filters.{dataset}", [chosen], dict.fromkeys(catalogue.datasets()[dataset]["filters"]))
         for kind, names in (("in-domain benchmark", self.evaluation.in_domain), ("surrogate", self.evaluation.surrogates)):
             covered = [entries[name]["domain"] for name in names]
             lacking = [d for d in self.domains if d not in covered]
             if lacking:
                 raise ValueError(f"evaluation: domain {lacking[0]} has no {kind}; add one, or take the domain out of `domains`")
+        judge = self.evaluation.judge
+        if "xstest" in self.evaluation.in_domain and judge in catalogue.judges() and "refusal" not in catalogue.judges()[judge]["labels"]:
+            raise ValueError(
+                f"evaluation.judge: {judge} labels harm alone, and xstest is about refusals; take wildguard, or leave xstest out"
+            )
         if self.training.grpo:
             check_names("training.grpo.bases", self.training.grpo.bases, {b: {} for b in self.bases})
             if "math" not in self.domains:
                 raise ValueError("training.grpo: needs the domain math")
+        try:
+            imports.sources(self.training.specialists, self.bases, self.domains)
+        except ValueError as error:
+            raise ValueError(f"training.specialists: {error}") from None
         for base in self.bases:
             size = catalogue.bases()[base]["size"]
             if size not in self.training.supervised:
@@ -161,6 +196,11 @@ class Preset(Section):
             raise ValueError(f"merging.scope: {scope!r} is not known; {nearest(scope, [*SCOPES, PATTERN + 'PATTERN'])}")
         self._methods()
         return self
+
+    def _benchmarks(self) -> dict[str, dict[str, Any]]:
+        """Benchmarks as this preset sees them: those that an added domain claims keep their own where it does not take part."""
+        shipped = catalogue.shipped("benchmarks")
+        return {n: e if e["domain"] in self.domains else shipped[n] for n, e in catalogue.benchmarks().items()}
 
     def _methods(self) -> None:
         known = declared()
@@ -183,11 +223,23 @@ class Configuration(Section):
 
     preset: str = "paper"
     results: str = Field("results", description="folder of all outputs; each preset has its own below it")
+    catalogue: Additions = Field(Additions(), description="bases and domains beyond those of mergebench/catalogue")
     presets: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")], Preset]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _extend(cls, raw: Any) -> Any:
+        """Let the catalogue have the additions before presets are checked against it."""
+        given = raw.get("catalogue", {}) if isinstance(raw, dict) else {}
+        catalogue.extend({})
+        with contextlib.suppress(ValidationError):  # reported, with its place, when the field itself is checked
+            catalogue.extend((given if isinstance(given, Additions) else Additions.model_validate(given or {})).entries())
+        return raw
 
     @model_validator(mode="after")
     def _preset(self) -> "Configuration":
         check_names("preset", [self.preset], {p: {} for p in self.presets})
+        catalogue.extend(self.catalogue.entries(self.selected.domains))
         return self
 
     @property

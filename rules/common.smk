@@ -13,7 +13,7 @@ from snakemake.logging import logger
 from mergebench.workflow import ends, lock, plan, progress, resources, slurm, storage, survey
 
 CONFIGURATION = lock.resolve(config, main=workflow.is_main_process)
-PLAN = plan.Plan(CONFIGURATION)
+PLAN = plan.Plan(CONFIGURATION, lock.apart(CONFIGURATION, sys.argv[1:], main=workflow.is_main_process))
 RESULTS = PLAN.results
 STATE = f"{RESULTS}/.state"
 RESOURCES = resources.Resources(PLAN, resources.Site.of(workflow.resource_settings.default_resources))
@@ -42,6 +42,7 @@ wildcard_constraints:
     kind=plan.alternatives(PLAN.statistics_kinds),
     dataset=plan.alternatives(PLAN.benchmark_datasets),
     training_set=plan.alternatives(PLAN.training_sets),
+    key=plan.alternatives(dict.fromkeys(key for key, _ in PLAN.tokenised)),
 
 
 def spec(stage, **fixed):
@@ -75,6 +76,26 @@ def model(name):
         }
 
     return inner
+
+
+def settled(name, path):
+    """Input function: the answers or labels of all models and benchmarks that a job settles."""
+
+    def inner(wildcards):
+        chosen = PLAN.settled_by(name)
+        models = chosen.covers(getattr(wildcards, "model", ""))
+        return [path(wildcards.base, m, b) for m in models for b in chosen.benchmarks]
+
+    return inner
+
+
+def tokenizer(wildcards):
+    """Input function: manifest and weights of the base whose tokenizer makes the tokens of a key."""
+    folder = PLAN.model(PLAN.token_maker(wildcards.key), "base")
+    return {
+        "manifest": f"{folder}/manifest.json",
+        "weights": ancient(f"{folder}/weights"),
+    }
 
 
 def merge_inputs(wildcards):

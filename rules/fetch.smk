@@ -21,12 +21,35 @@ rule fetch_base:
         " --output manifest={output.manifest} weights={output.weights} cost={output.cost} 2> {log}"
 
 
+rule fetch_judge:
+    output:
+        manifest=f"{RESULTS}/judges/{{judge}}/manifest.json",
+        weights=directory(f"{RESULTS}/judges/{{judge}}/weights"),
+        cost=f"{RESULTS}/costs/fetch_judge/{{judge}}.json",
+    log:
+        f"{RESULTS}/logs/fetch_judge/{{judge}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fetch_judge/{{judge}}.jsonl"
+    wildcard_constraints:
+        judge=plan.alternatives(plan.catalogue.judges()),
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        spec=spec("fetch_judge"),
+        state=STATE,
+    shell:
+        "exec mergebench run fetch_judge --online --state {params.state} --spec {params.spec:q}"
+        " --output manifest={output.manifest} weights={output.weights} cost={output.cost} 2> {log}"
+
+
 rule fetch_data:
     input:
         lambda wildcards: PLAN.local_files(wildcards.dataset),
     output:
         manifest=f"{RESULTS}/data/{{dataset}}/manifest.json",
         rows=f"{RESULTS}/data/{{dataset}}/rows.jsonl",
+        examples=f"{RESULTS}/data/{{dataset}}/examples.jsonl",
         cost=f"{RESULTS}/costs/fetch_data/{{dataset}}.json",
     log:
         f"{RESULTS}/logs/fetch_data/{{dataset}}.log",
@@ -40,7 +63,7 @@ rule fetch_data:
         state=STATE,
     shell:
         "exec mergebench run prepare --online --state {params.state} --spec {params.spec:q}"
-        " --output manifest={output.manifest} rows={output.rows} cost={output.cost} 2> {log}"
+        " --output manifest={output.manifest} rows={output.rows} examples={output.examples} cost={output.cost} 2> {log}"
 
 
 rule fetch_training_data:

@@ -1,4 +1,4 @@
-"""A disk budget: bases are admitted to merging in turn, and weights of merged models dropped once they are scored."""
+"""A disk budget: bases are admitted to merging in turn, and weights of merged models dropped once nothing is asked of them."""
 
 
 # `merge` takes what this writes by its existence only, so that no change of the budget makes a merged model stale.
@@ -12,7 +12,7 @@ rule admit:
 
 rule drop_weights:
     input:
-        scores=lambda wildcards: PLAN.model_scores(wildcards.base, f"merged_{wildcards.method}"),
+        asked=lambda wildcards: PLAN.model_asked(wildcards.base, f"merged_{wildcards.method}"),
         manifest=f"{RESULTS}/models/{{base}}/merged_{{method}}/manifest.json",
         weights=ancient(f"{RESULTS}/models/{{base}}/merged_{{method}}/weights"),
     output:

@@ -6,6 +6,8 @@ rule tune:
         unpack(merge_inputs),
         surrogates=[PLAN.data(s) for names in PLAN.surrogates.values() for s in names],
         references=lambda wildcards: PLAN.surrogate_references(wildcards.base),
+        judge_manifest=PLAN.tuning_judge("manifest.json"),
+        judge=ancient(PLAN.tuning_judge("weights")),
     output:
         search=f"{RESULTS}/tuning/{{base}}/{{method}}/search.parquet",
         best=f"{RESULTS}/tuning/{{base}}/{{method}}/best.yaml",
@@ -29,5 +31,5 @@ rule tune:
         "exec mergebench run tune --threads {threads} --state {params.state} --spec {params.spec:q}"
         " --requested mem_mb={resources.mem_mb} runtime={resources.runtime} gpu={resources.gpu} threads={threads}"
         " --input base={input.base} specialists={input.specialists} spectra={input.spectra} statistics={input.statistics}"
-        " data={input.surrogates} references={input.references}"
+        " data={input.surrogates} references={input.references} judge={input.judge}"
         " --output search={output.search} best={output.best} cost={output.cost} 2> {log}"

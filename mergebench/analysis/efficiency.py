@@ -23,7 +23,10 @@ JOB_COLUMNS = [
     "failed_attempts",
     "lost_minutes",
 ]
-RULE_ORDER = ("fetch", "train", "vectors", "statistics", "tune", "merge", "evaluate", "drop")
+RULE_ORDER = (
+    "fetch", "decontaminate", "tokenise", "import", "train", "vectors", "statistics", "tune", "merge", "evaluate", "judge", "settle",
+    "drop",
+)  # fmt: skip
 MULTITASK, MATHEMATICS, BEFORE_GRPO = "multitask", "specialist_math", "sft_math"
 
 
@@ -71,9 +74,11 @@ def rule(record: Record, stage: str, reinforced: set[Any]) -> str:
         model = content.get("model")
         by_grpo = model == MATHEMATICS and content.get("base") in reinforced
         return "train_grpo" if by_grpo else "train_multitask" if model == MULTITASK else "train_specialist"
-    if stage == "evaluate":
-        return f"evaluate_{record.path.stem}"
-    return "drop_weights" if stage == "drop" else stage
+    if stage in ("evaluate", "settle"):
+        return f"{stage}_{record.path.stem}"
+    if stage == "judge":
+        return f"judge{record.path.stem.removeprefix('safety')}"
+    return {"drop": "drop_weights", "import": "import_specialist"}.get(stage, stage)
 
 
 def by_rule(jobs: pd.DataFrame) -> pd.DataFrame:

@@ -2,15 +2,15 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from mergebench.artifacts import Job
 from mergebench.checkpoints.digest import weights_digest
 from mergebench.checkpoints.reader import Checkpoint
-from mergebench.data.sources.refusals import explained
 from mergebench.errors import MergebenchError
+from mergebench.hub.models import fetch_model, place
 
 # Weights, configuration and tokenizer, and nothing else: many hubs also hold the same weights in other formats.
 WANTED = (
@@ -33,7 +33,7 @@ def run(job: Job) -> dict[str, Any]:
 
     Spec:
         base; source ("tiny" | "local" | "hub"); path (local: the folder); hub (hub: the model's name);
-        revision (hub: a commit, branch or tag; default: the newest).
+        revision (hub: a commit, branch or tag; default: the newest one when the lock was made).
 
     Returns:
         The manifest's payload: source, revision, number of parameters (tied embeddings once), dtypes, digest of the
@@ -42,7 +42,8 @@ def run(job: Job) -> dict[str, Any]:
     spec = job.spec
     weights = job.staging("weights")
     if spec["source"] == "hub":
-        revision = download(spec["hub"], spec.get("revision"), weights)
+        revision, folder = fetch_model(job, spec["hub"], spec.get("revision"), WANTED)
+        copy(folder, weights, place)
     else:
         revision = None
         copy(source_folder(spec), weights)
@@ -63,37 +64,10 @@ def source_folder(spec: dict[str, Any]) -> Path:
     return folder
 
 
-def copy(folder: Path, weights: Path) -> None:
+def copy(folder: Path, weights: Path, put: Callable[[Path, Path], object] = shutil.copyfile, patterns: Iterable[str] = WANTED) -> None:
     """Give `weights` the model's files: copies, since whatever later damages a result must not reach its source."""
-    for path in sorted({path for pattern in WANTED for path in folder.glob(pattern) if path.is_file()}):
-        shutil.copyfile(path.resolve(), weights / path.name)
-
-
-def download(name: str, revision: str | None, weights: Path) -> str:
-    """Fetch the model's files from the hub into `weights`; returns the commit."""
-    with explained("model", name):
-        commit = model_commit(name, revision)
-        snapshot(name, commit, weights)
-    # The downloader's bookkeeping is no part of the model.
-    shutil.rmtree(weights / ".cache", ignore_errors=True)
-    return commit
-
-
-def model_commit(name: str, revision: str | None) -> str:
-    """Ask the hub which commit a revision (None: the default branch) of a model is."""
-    from huggingface_hub import HfApi
-
-    sha = HfApi().model_info(name, revision=revision).sha
-    if sha is None:
-        raise MergebenchError(f"The hub did not say at which commit {name} is; try again later.")
-    return sha
-
-
-def snapshot(name: str, commit: str, weights: Path) -> None:
-    """Download the wanted files of a model at a commit."""
-    from huggingface_hub import snapshot_download
-
-    snapshot_download(name, revision=commit, local_dir=weights, allow_patterns=list(WANTED))
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
+        put(path.resolve(), weights / path.name)
 
 
 def describe(weights: Path) -> dict[str, Any]:

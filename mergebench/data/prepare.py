@@ -1,6 +1,7 @@
 """The stage that makes a dataset's rows: read a source, check every row, sample, and split training sets."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from mergebench import catalogue
 from mergebench.artifacts import Job, sha256_file
+from mergebench.data.convert.selection import check_counts, chosen
 from mergebench.data.records import Row, same_text
 from mergebench.data.sampling import distinct, sample, split_calibration
 from mergebench.data.schema import check_count, check_rows
@@ -17,10 +19,13 @@ from mergebench.errors import MergebenchError
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Make `rows` (benchmarks, surrogates) or `train` and `calibration` (training sets) as JSON Lines.
+    """Make `rows` and `examples` (benchmarks, surrogates) or `train` and `calibration` (training sets) as JSON Lines.
+
+    `examples` has the worked examples that prompts may show; it is empty for data sets without any.
 
     Spec:
-        dataset, source ("hub" | "local" | "tiny"), seed; entry (the catalogue's, by default);
+        dataset, source ("hub" | "local" | "tiny"), seed; entry (the catalogue's, by default); filter (published training
+        sets: a name of the entry's `filters`, the first by default);
         root (local: the data folder); limit (benchmarks: at most so many rows, spread over languages or
         subjects; null: all; tiny: as many are generated); rows (tiny training sets: how many are generated);
         calibration_rows (training sets: rows set aside that share no prompt with the training rows).
@@ -31,15 +36,25 @@ def run(job: Job) -> dict[str, Any]:
     spec = job.spec
     dataset = spec["dataset"]
     entry = spec.get("entry") or catalogue.datasets()[dataset]
-    loaded = load(spec, entry)
+    entry = {**entry, "filter": chosen(dataset, entry, spec.get("filter"))}
+    loaded = load(spec, entry, job.hub_lock)
     check_rows(dataset, loaded.rows)
     total = len(loaded.rows)
-    if spec["source"] == "hub" and entry["rows"] is not None:
+    if loaded.tallies:
+        _report(dataset, entry, spec["source"], loaded)
+    elif spec["source"] == "hub" and entry.get("rows") is not None:
         check_count(dataset, total, entry["rows"])
-    if spec["source"] == "local" and entry["rows"] is not None and total != entry["rows"]:
+    if spec["source"] == "local" and entry.get("rows") is not None and not loaded.tallies and total != entry["rows"]:
         loaded.notes.append(f"{total} of {entry['rows']} rows")
     if entry.get("exclude"):
-        _exclude(dataset, entry["exclude"], spec, loaded)
+        _exclude(dataset, entry["exclude"], spec, loaded, job.hub_lock)
+    if entry["use"] in ("training", "reinforcement"):
+        outputs = _training(dataset, loaded, spec)
+    else:
+        limit = spec.get("limit")
+        outputs = {"rows": sample(dataset, loaded.rows, limit, spec["seed"]) if limit else loaded.rows}
+        if "examples" in job.outputs:
+            outputs["examples"] = _examples(spec, entry, loaded, job.hub_lock)
     facts = {
         "dataset": dataset,
         "source": spec["source"],
@@ -48,17 +63,14 @@ def run(job: Job) -> dict[str, Any]:
         "source_rows": total,
         "notes": loaded.notes,
     }
-    if entry["use"] in ("training", "reinforcement"):
-        outputs = _training(dataset, loaded, spec)
-    else:
-        limit = spec.get("limit")
-        outputs = {"rows": sample(dataset, loaded.rows, limit, spec["seed"]) if limit else loaded.rows}
+    if loaded.tallies:
+        facts |= {"filter": entry["filter"], "filtered": {part: tally.facts() for part, tally in loaded.tallies.items()}}
     sha256 = {name: _write(job.staging(name), rows) for name, rows in outputs.items() if name in job.outputs}
     counts = {name: len(rows) for name, rows in outputs.items()}
     return {**facts, "rows": counts, "languages": _languages(outputs), "sha256": sha256}
 
 
-def load(spec: dict[str, Any], entry: dict[str, Any]) -> Loaded:
+def load(spec: dict[str, Any], entry: dict[str, Any], lock: Path | None = None) -> Loaded:
     """All rows of a dataset from the source that the spec names."""
     dataset, source, seed = spec["dataset"], spec["source"], spec["seed"]
     if source == "tiny":
@@ -69,15 +81,46 @@ def load(spec: dict[str, Any], entry: dict[str, Any]) -> Loaded:
             raise MergebenchError(f"{dataset}: source local needs data.root, the folder with the datasets' files.")
         return local.load(dataset, entry, Path(spec["root"]), seed)
     if source == "hub":
-        return hub.load(dataset, entry, seed)
+        return hub.load(dataset, entry, seed, lock)
     raise MergebenchError(f"{dataset}: the source is {source!r}; expected hub, local or tiny.")
 
 
-def _exclude(dataset: str, other: str, spec: dict[str, Any], loaded: Loaded) -> None:
+def _examples(spec: dict[str, Any], entry: dict[str, Any], loaded: Loaded, lock: Path | None) -> list[Row]:
+    """Worked examples, where the source has them; they are never among the rows that are scored."""
+    if "examples" not in entry or spec["source"] == "tiny":
+        return []
+    source = {**entry, **entry["examples"]}
+    dataset = source["layout"]
+    if spec["source"] == "local" and not local.present(dataset, source, Path(spec["root"])):
+        loaded.notes.append("no worked examples: their files are absent")
+        return []
+    if spec["source"] == "hub":
+        # At the commit that the rows are of.
+        parts = {name: {**part, "revision": loaded.revisions[part["id"]]} for name, part in source["hub"]["parts"].items()}
+        source["hub"] = {"parts": parts}
+    found = load({**spec, "dataset": dataset, "limit": None}, source, lock)
+    check_rows(dataset, found.rows)
+    loaded.files |= found.files
+    loaded.revisions |= found.revisions
+    return found.rows
+
+
+def _report(dataset: str, entry: dict[str, Any], source: str, loaded: Loaded) -> None:
+    """Say what a training set's filter has left, and compare it with what is known of the published set."""
+    for part, tally in loaded.tallies.items():
+        print(f"[prepare] {dataset}, filter {entry['filter']}, part {part}: {tally}", file=sys.stderr)
+    if entry["filter"] is None:
+        return
+    for warning in check_counts(dataset, entry["filter"], entry, loaded.tallies, stop=source == "hub"):
+        print(f"[prepare] {warning}", file=sys.stderr)
+        loaded.notes.append(warning)
+
+
+def _exclude(dataset: str, other: str, spec: dict[str, Any], loaded: Loaded, lock: Path | None) -> None:
     """Take the prompts of another dataset out: tuning must not see a test set. The tiny world keeps them apart itself."""
     if spec["source"] == "tiny":
         return
-    scored = load({**spec, "dataset": other}, catalogue.datasets()[other])
+    scored = load({**spec, "dataset": other}, catalogue.datasets()[other], lock)
     loaded.files |= scored.files
     loaded.revisions |= scored.revisions
     known = {same_text(row["prompt"]) for row in scored.rows}

@@ -80,6 +80,12 @@ SCHEMAS: dict[str, dict[str, Kind]] = {
     "train_safety": _ANSWERED,
 }
 
+
+def schema(dataset: str) -> dict[str, Kind]:
+    """The fields of a dataset's rows; a training set that the package does not know has prompts and responses."""
+    return SCHEMAS.get(dataset) or (_ANSWERED if dataset.startswith("train_") else SCHEMAS[dataset])
+
+
 # Pairs of fields of one row that must fit each other.
 _SAME_LENGTH = {
     "ifeval": ("instruction_id_list", "kwargs"),
@@ -93,7 +99,7 @@ def check_rows(dataset: str, rows: Sequence[Row]) -> None:
     if not rows:
         raise MergebenchError(f"{dataset} has no rows; expected at least one.")
     for number, row in enumerate(rows, start=1):
-        for field, kind in {"id": TEXT, **SCHEMAS[dataset]}.items():
+        for field, kind in {"id": TEXT, **schema(dataset)}.items():
             if field not in row:
                 raise MergebenchError(f"{dataset}, row {number}: the field {field!r} is missing; expected {kind.says}.")
             if not kind.holds(row[field]):

@@ -40,10 +40,10 @@ def token_f1(gold: str, answer: str) -> float:
 
 
 def aliases(doc: dict[str, Any], results: Sequence[str]) -> Scored:
-    """TriviaQA: the answer equals one of the aliases, but for case, punctuation and outer spaces."""
+    """TriviaQA: the answer equals one of the aliases, but for case and punctuation."""
     response = results[0].strip()
     given = response.lower().translate(PUNCTUATION)
-    hit = any(given == alias.strip().lower().translate(PUNCTUATION) for alias in doc["aliases"])
+    hit = any(given == alias.lower().translate(PUNCTUATION) for alias in doc["aliases"])
     return {"exact_match": {"outcome": float(hit), "response": response}}
 
 
@@ -91,6 +91,11 @@ def snippet(doc: dict[str, Any], results: Sequence[str]) -> Scored:
     return _bleu(doc["snippet"], results[0].strip().split("\n")[0])
 
 
+def uncut_snippet(doc: dict[str, Any], results: Sequence[str]) -> Scored:
+    """CoNaLa as bigcode-evaluation-harness scores it: with whatever the model went on to say behind its line of code."""
+    return _bleu(doc["snippet"], results[0].split("Solution:\n", 3)[-1].strip())
+
+
 def _bleu(reference: str, response: str) -> Scored:
     counts = bleu.counts(reference, response)
     return {"bleu": {"outcome": bleu.score(counts, smooth="add-one"), "response": response, "counts": counts.tolist()}}
@@ -103,13 +108,13 @@ def last_word(doc: dict[str, Any], results: Sequence[tuple[float, bool]]) -> Sco
 
 
 def lambada_context(doc: dict[str, Any]) -> str:
-    """The text without its last word."""
-    return doc["text"].rsplit(maxsplit=1)[0]
+    """The text before its last space."""
+    return doc["text"].rpartition(" ")[0]
 
 
 def lambada_choices(doc: dict[str, Any]) -> list[str]:
-    """The last word, as the only choice."""
-    return [doc["text"].rsplit(maxsplit=1)[1]]
+    """What follows the last space of the text, as the only choice. In seven texts that begins with line breaks."""
+    return [doc["text"].rpartition(" ")[2]]
 
 
 def coqa_prompt(doc: dict[str, Any]) -> str:
@@ -121,6 +126,11 @@ def coqa_prompt(doc: dict[str, Any]) -> str:
 def letters(doc: dict[str, Any]) -> list[str]:
     """The letters of a question's choices."""
     return list(string.ascii_uppercase[: len(doc["choices"])])
+
+
+def choice_texts(doc: dict[str, Any]) -> list[str]:
+    """The texts of a question's choices, without the outer spaces that some have in the published files."""
+    return [choice.strip() for choice in doc["choices"]]
 
 
 def safety(doc: dict[str, Any], results: Sequence[str]) -> Scored:

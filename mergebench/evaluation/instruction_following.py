@@ -53,24 +53,36 @@ def _seeded() -> Iterator[None]:
 def process_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, dict[str, Any]]:
     """lm-eval's ``process_results``: 1 if the response follows every instruction of its prompt (strict).
 
-    Kept per item: the strict outcome of every instruction and the loose outcome of the prompt. The outcome is NaN,
-    with a reason, where an instruction cannot be checked on this machine.
+    Kept per item: the strict and the loose outcome of every instruction and the loose outcome of the prompt. The outcome is NaN,
+    with a reason, where an instruction cannot be checked on this machine. A response that breaks a checker does not follow it.
     """
     checkers, complete = _checkers()
     response = results[0]
     if not complete and not NEED_SENTENCE_MODELS.isdisjoint(doc["instruction_id_list"]):
         return {"prompt_level_strict_acc": {"outcome": math.nan, "response": response, "unscorable": UNSCORABLE}}
-    example = checkers.InputExample(
-        key=doc["id"], instruction_id_list=doc["instruction_id_list"], prompt=doc["prompt"], kwargs=doc["kwargs"]
-    )
     with _seeded():
-        strict = checkers.test_instruction_following_strict(example, response)
-        loose = checkers.test_instruction_following_loose(example, response)
+        strict = _followed(checkers.test_instruction_following_strict, checkers.InputExample, doc, response)
+        loose = _followed(checkers.test_instruction_following_loose, checkers.InputExample, doc, response)
     return {
         "prompt_level_strict_acc": {
-            "outcome": float(strict.follow_all_instructions),
+            "outcome": float(all(strict)),
             "response": response,
-            "loose": float(loose.follow_all_instructions),
-            "instructions": [bool(hit) for hit in strict.follow_instruction_list],
+            "loose": float(all(loose)),
+            "instructions": strict,
+            "instructions_loose": loose,
         }
     }
+
+
+def _followed(check: Any, example: Any, doc: dict[str, Any], response: str) -> list[bool]:
+    """Whether a response follows each instruction; they are checked one by one, so that one that fails spoils no other."""
+    from langdetect.lang_detect_exception import LangDetectException
+
+    followed = []
+    for instruction, arguments in zip(doc["instruction_id_list"], doc["kwargs"], strict=True):
+        one = example(key=doc["id"], instruction_id_list=[instruction], prompt=doc["prompt"], kwargs=[arguments])
+        try:
+            followed.append(bool(check(one, response).follow_all_instructions))
+        except (ValueError, IndexError, RecursionError, LangDetectException):
+            followed.append(False)
+    return followed

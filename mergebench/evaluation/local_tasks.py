@@ -14,7 +14,10 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from mergebench.errors import MergebenchError
 from mergebench.evaluation.settings import BenchmarkSetting
 
-TEMPLATED = ("doc_to_text", "doc_to_target")
+TEMPLATED = ("description", "doc_to_text", "doc_to_target")
+# Keys of a task file that an override replaces entry by entry instead of as a whole.
+MERGED = ("generation_kwargs", "metadata")
+EXAMPLES = "examples.jsonl"
 
 
 class Rows(list[dict[str, Any]]):
@@ -28,7 +31,8 @@ class Rows(list[dict[str, Any]]):
 class LocalTask(ConfigurableTask):
     """A task of ours: a YAML file, rows from a file, and requests that are kept from one model to the next.
 
-    lm-eval compiles a template anew for every document; here each is compiled once.
+    lm-eval compiles a template anew for every document; here each is compiled once. A prompt is one user message: description, worked
+    examples, question.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -37,12 +41,16 @@ class LocalTask(ConfigurableTask):
             if isinstance(config.get(key), str) and "{" in config[key]:
                 config[key] = compiled(config[key])
         self._prompt_key: tuple[bool, str] | None = None
+        self._shown: dict[Any, str] = {}
         super().__init__(config=config)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         arguments = dataset_kwargs or {}
         rows = read_rows(Path(arguments["data_files"]["test"]))
         self.dataset = {"test": Rows(take(rows, arguments.get("limit"), self.config.metadata.get("group_by")))}
+        if self.config.num_fewshot and "examples_by" in self.config.metadata:
+            path = Path(arguments["data_files"]["test"]).with_name(EXAMPLES)
+            self._examples = read_rows(path) if path.stat().st_size else []
 
     def build_all_requests(
         self,
@@ -59,9 +67,9 @@ class LocalTask(ConfigurableTask):
             return
         instances: list[Instance] = []
         for number, doc in enumerate(self.eval_docs):
-            context = self.fewshot_context(
-                doc, self.config.num_fewshot or 0, apply_chat_template=apply_chat_template, chat_template=chat_template
-            )
+            context = self.context(doc)
+            if apply_chat_template and chat_template is not None:
+                context = chat_template([{"role": "user", "content": context}], add_generation_prompt=True)
             built = self.construct_requests(
                 doc=doc,
                 ctx=context,
@@ -71,6 +79,34 @@ class LocalTask(ConfigurableTask):
             )
             instances += built if isinstance(built, list) else [built]
         self._instances, self._prompt_key = instances, key
+
+    def context(self, doc: dict[str, Any]) -> str:
+        """What is asked about a document: description, worked examples, question."""
+        description = self.config.description
+        begin = description(doc) if callable(description) else description or ""
+        return f"{begin}{self._worked(doc)}{self.doc_to_text(doc)}"
+
+    def _worked(self, doc: dict[str, Any]) -> str:
+        """The worked examples before a document, each with its answer and the delimiter that ends it."""
+        shots = self.config.num_fewshot or 0
+        if not shots:
+            return ""
+        field = self.config.metadata.get("examples_by")
+        kind = doc[field] if field else None
+        if kind not in self._shown:
+            samples = self.fewshot_cfg.samples if field is None else [row for row in self._examples if row[field] == kind]
+            if len(samples) < shots:
+                raise MergebenchError(
+                    f"{self.config.task}: shots is {shots}, but {EXAMPLES} has {len(samples)} worked examples of {kind}; lower shots."
+                )
+            self._shown[kind] = "".join(self._example(sample) for sample in samples[:shots])
+        return self._shown[kind]
+
+    def _example(self, doc: dict[str, Any]) -> str:
+        answer = self.doc_to_target(doc)
+        if isinstance(answer, int):
+            answer = self.doc_to_choice(doc)[answer]
+        return f"{self.doc_to_text(doc)}{self.config.target_delimiter}{answer}{self.config.fewshot_delimiter}"
 
     def construct_requests(self, doc: dict[str, Any], ctx: str | list[str], **kwargs: Any) -> list[Instance] | Instance:
         """lm-eval drops the delimiter before a choice behind a chat template; ours keeps it, as answers were trained."""
@@ -102,23 +138,48 @@ def load_task(setting: BenchmarkSetting, rows: Path) -> LocalTask:
     """
     config = load_yaml(setting.task_file)
     config["metadata"] = metadata = dict(config["metadata"])
+    config = overridden(config, metadata.pop("protocols", {}).get(setting.protocol, {}))
+    metadata = config["metadata"]  # the protocol may have replaced entries of it
     forms = metadata.pop("formulations", {})
-    config |= forms.get(setting.formulation, {})
+    config = overridden(config, forms.get(setting.formulation, {}))
     metadata["formulation"] = setting.formulation if forms else None
+    metadata["protocol"] = setting.protocol
     metadata["timeout_seconds"] = setting.timeout_seconds or metadata.get("timeout_seconds")
     config["dataset_kwargs"] = {"data_files": {"test": str(rows)}, "limit": setting.limit}
     config["num_fewshot"] = shots = config.get("num_fewshot", 0) if setting.shots is None else setting.shots
+    _check_shots(setting, config, shots, rows)
+    framed = metadata.pop("with_examples", {})
+    if shots:
+        config = overridden(config, framed)
+    if config["output_type"] == "generate_until":
+        config["repeats"] = setting.samples or config.get("repeats", 1)
+        config["generation_kwargs"] = _generation(config["generation_kwargs"], setting)
+    kind = config.get("class", LocalTask)
+    return kind(config=config)
+
+
+def overridden(config: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A task file's keys with those of a protocol, a formulation or a frame of worked examples in their place."""
+    merged = {key: {**config.get(key, {}), **changes[key]} for key in MERGED if key in changes}
+    return {**config, **changes, **merged}
+
+
+def _check_shots(setting: BenchmarkSetting, config: Mapping[str, Any], shots: int, rows: Path) -> None:
+    if not shots:
+        return
+    if "examples_by" in config["metadata"]:
+        if not rows.with_name(EXAMPLES).is_file():
+            raise MergebenchError(
+                f"{setting.benchmark}: shots is {shots}, but {rows.with_name(EXAMPLES)} does not exist: its worked examples are a file of "
+                "the data set (for a local source mmlu/dev/*_dev.csv). Set shots to 0, or make the data set again with them."
+            )
+        return
     examples = len((config.get("fewshot_config") or {}).get("samples", []))
     if shots > examples:
         raise MergebenchError(
             f"{setting.benchmark}: shots is {shots}, but {setting.task_file.name} has {examples} worked examples; "
             "lower shots or add examples to its fewshot_config."
         )
-    if config["output_type"] == "generate_until":
-        config["repeats"] = setting.samples or config.get("repeats", 1)
-        config["generation_kwargs"] = _generation(config["generation_kwargs"], setting)
-    kind = config.get("class", LocalTask)
-    return kind(config=config)
 
 
 def _generation(defaults: Mapping[str, Any], setting: BenchmarkSetting) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from mergebench import catalogue
 from mergebench.errors import MergebenchError, nearest
 
 TASKS = Path(__file__).resolve().parent / "tasks"
+PROTOCOLS = ("paper", "released", "corrected")
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,9 @@ class BenchmarkSetting:
 
     Attributes:
         benchmark: name in the catalogue.
-        shots: worked examples before the question; they come from the task file.
+        protocol: ``corrected``, ``paper`` (what the paper prints, and our assumption where it prints nothing) or ``released`` (what
+            the authors' scripts do). They differ only where the task file's ``protocols`` say so.
+        shots: worked examples before the question; they come from the task file, or from the data set's ``examples.jsonl``.
         formulation: multiple choice by letter (``mcf``) or by the text of the choice (``cloze``); has no effect on
             benchmarks that know one form only.
         apply_chat_template: whether prompts go through the tokenizer's chat template.
@@ -31,6 +34,7 @@ class BenchmarkSetting:
     """
 
     benchmark: str
+    protocol: Literal["paper", "released", "corrected"] = "corrected"
     shots: int | None = None
     formulation: Literal["mcf", "cloze"] = "mcf"
     apply_chat_template: bool = False
@@ -49,6 +53,13 @@ class BenchmarkSetting:
             raise MergebenchError(f"benchmark {self.benchmark!r} is not known; {nearest(self.benchmark, list(known))}.")
         if self.formulation not in ("mcf", "cloze"):
             raise MergebenchError(f"{self.benchmark}: formulation is {self.formulation!r}; allowed: mcf, cloze.")
+        if self.protocol not in PROTOCOLS:
+            raise MergebenchError(f"{self.benchmark}: protocol is {self.protocol!r}; allowed: {', '.join(PROTOCOLS)}.")
+        if self.protocol == "released" and self.apply_chat_template:
+            raise MergebenchError(
+                f"{self.benchmark}: protocol released sends the prompts of the authors' scripts, which use no chat template; "
+                "set apply_chat_template to false, or take protocol corrected."
+            )
         for name, least in (("shots", 0), ("limit", 1), ("max_tokens", 1), ("samples", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -9,6 +9,10 @@ import os
 import torch
 import torch.distributed as dist
 
+if not torch.cuda.is_available():
+    # DeepSpeed, which Accelerate imports where it is installed, looks for an accelerator by trial, aloud.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
 
 def rank() -> int:
     """Place of this process among all, from 0."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mergebench.errors import MergebenchError
-from mergebench.training.templates import render
+from mergebench.training.encoding import Encoder
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 
@@ -52,29 +52,21 @@ def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def encode(tokenizer: Any, rows: Sequence[dict[str, Any]], max_length: int) -> list[Example]:
-    """Tokenise ``{"id", "prompt", "response"}`` rows; the loss is on the response and its end-of-sequence token.
-
-    Prompt and response are tokenised apart, as generation will meet them. A response that passes `max_length`
-    is cut (and then has no end-of-sequence token, so that the model is not taught to stop there); a row whose
-    prompt alone fills the context is dropped.
+    """Tokenise ``{"id", "prompt", "response"}`` rows; the loss is on the response and what ends it (`encoding.Encoder`).
 
     Raises:
         MergebenchError: no row is left, or the tokenizer has no end-of-sequence token.
     """
-    if tokenizer.eos_token_id is None:
-        raise MergebenchError(f"the tokenizer {tokenizer.name_or_path} has no end-of-sequence token; add one.")
-    examples = []
-    for row in rows:
-        prompt = render(tokenizer, row["prompt"])
-        response = tokenizer(row["response"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-        room = max_length - len(prompt)
-        if room > 0:
-            response = response[:room]
-            labels = [IGNORED] * len(prompt) + response
-            examples.append(Example(str(row["id"]), prompt + response, labels))
+    encoded = zip(rows, Encoder(tokenizer, max_length).encode(rows), strict=True)
+    examples = [example(str(row["id"]), one.ids, one.prompt_length) for row, one in encoded if not isinstance(one, str)]
     if not examples:
         raise MergebenchError(f"all {len(rows)} rows have prompts of {max_length} or more tokens; raise max_length or check the data.")
     return examples
+
+
+def example(identifier: str, ids: list[int], prompt_length: int) -> Example:
+    """The example whose loss is on all but the first `prompt_length` of its tokens."""
+    return Example(identifier, ids, [IGNORED] * prompt_length + ids[prompt_length:])
 
 
 def collate(examples: Sequence[Example], pad_token_id: int) -> dict[str, Any]:

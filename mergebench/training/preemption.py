@@ -19,6 +19,7 @@ import torch
 from transformers import TrainerCallback
 
 from mergebench.artifacts import AGAIN, Interrupted, write_json
+from mergebench.errors import MergebenchError
 from mergebench.training import distributed
 
 COMPLETE = "complete.json"
@@ -56,11 +57,13 @@ class Preemption(TrainerCallback):
     """Saves a checkpoint and stops when any process has had one of the `signals`, and saves every `seconds`.
 
     All processes agree at the end of each step, so that they save at the same one. `key` identifies the run
-    (a digest of what decides its result): a checkpoint of another run in the same directory is not resumed.
+    (a digest of what decides its result): a checkpoint of another run in the same directory is not resumed. `fixed`
+    says that the processes have divided the state among them, so that as many must take it up again.
     """
 
-    def __init__(self, directory: Path, key: str, seconds: float, signals: Signals) -> None:
+    def __init__(self, directory: Path, key: str, seconds: float, signals: Signals, *, fixed: bool = False) -> None:
         self.directory, self.key, self.seconds, self.signals = directory, key, seconds, signals
+        self.processes = distributed.world_size() if fixed else None
         self._last_save = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
@@ -74,14 +77,14 @@ class Preemption(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         distributed.wait_for_all()
         if state.is_world_process_zero:
-            mark_complete(self.directory / f"checkpoint-{state.global_step}", self.key)
+            mark_complete(self.directory / f"checkpoint-{state.global_step}", self.key, self.processes)
 
 
-def mark_complete(checkpoint: Path, key: str) -> None:
-    """Declare a checkpoint complete, and remove the older ones."""
+def mark_complete(checkpoint: Path, key: str, processes: int | None = None) -> None:
+    """Declare a checkpoint complete, and remove the older ones; `processes` is the number that must resume it (None: any)."""
     files = {p.relative_to(checkpoint).as_posix(): p.stat().st_size for p in checkpoint.rglob("*") if p.is_file()}
     files.pop(COMPLETE, None)
-    write_json(checkpoint / COMPLETE, {"key": key, "files": files})
+    write_json(checkpoint / COMPLETE, {"key": key, "processes": processes, "files": files})
     for other in checkpoint.parent.glob("checkpoint-*"):
         if _step(other) < _step(checkpoint):
             shutil.rmtree(other)
@@ -101,6 +104,16 @@ def _is_good(checkpoint: Path, key: str) -> bool:
         return False
 
 
+def check_processes(checkpoint: Path, processes: int | None) -> None:
+    """Refuse a checkpoint that was divided among another number of processes than `processes`."""
+    saved = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))["processes"]
+    if saved is not None and saved != processes:
+        raise MergebenchError(
+            f"{checkpoint} was divided among {saved} processes, now there are {processes}; "
+            f"start as many as before (--tasks {saved}), or delete {checkpoint.parent} to begin anew."
+        )
+
+
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
@@ -110,6 +123,7 @@ def run_trainer(trainer: Any, preemption: Preemption, report: Callable[[Path], N
     found = newest_checkpoint(preemption.directory, preemption.key) if distributed.is_main() else None
     checkpoint = distributed.as_main_has_it(str(found) if found else None)
     if found is not None:
+        check_processes(found, preemption.processes)
         report(found)
     with deterministic_on_cpu():
         trainer.train(resume_from_checkpoint=checkpoint)

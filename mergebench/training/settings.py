@@ -2,11 +2,21 @@
 
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mergebench.errors import MergebenchError
+from mergebench.training.mixture import Mixture
 
-Mixture = Literal["proportional", "balanced"]
+
+class LoraSettings(BaseModel):
+    """Low-rank adapters (Hu et al., 2021): W + alpha / rank * B A, with W frozen; exported merged into W."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"  # names of modules; never the output layer
 
 
 class TrainingSettings(BaseModel):
@@ -19,12 +29,26 @@ class TrainingSettings(BaseModel):
     warmup: float = Field(0.0, ge=0, lt=1)  # share of the steps
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    # Samples (completions, for GRPO) of one forward pass; by default all of a process.
+    # Rows of one forward pass: samples (completions, for GRPO), by default all of a process; packed rows, by default one.
     micro_batch_size: int | None = Field(None, ge=1)
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; the weights are kept in float32
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; the weights that are updated are float32
+    # What the processes share out (DeepSpeed): optimizer states and gradients (zero2), and the weights as well (zero3).
+    sharding: Literal["none", "zero2", "zero3"] = "none"
+    offload: Literal["none", "optimizer"] = "none"  # where the sharded optimizer states are: beside the model, or in the host's memory
+    # What is computed again in the backward pass instead of kept: everything in a layer but its attention, or all of it.
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    lora: LoraSettings | None = None
+    # Nats that the mean loss of `watch.WINDOW` steps may lie above the lowest such mean before it; null: no limit.
+    divergence: float | None = Field(2.0, gt=0)
     template: str = "chat"
     log_every: int = Field(10, ge=1)  # steps
     checkpoint_seconds: float = Field(1800, gt=0)
+
+    @model_validator(mode="after")
+    def _only_what_is_sharded_is_offloaded(self) -> "TrainingSettings":
+        if self.offload != "none" and self.sharding == "none":
+            raise ValueError("offload needs sharding: zero2 or zero3")
+        return self
 
 
 class SftSettings(TrainingSettings):
@@ -32,11 +56,19 @@ class SftSettings(TrainingSettings):
 
     steps: int | None = Field(None, ge=1)  # overrides `epochs`
     epochs: float = Field(2, gt=0)
-    batch_size: int = Field(128, ge=1)  # samples that enter one optimizer step, over all processes
+    batch_size: int = Field(128, ge=1)  # of what `batch_unit` counts, in one optimizer step over all processes
+    # What the paper's "batch size 128" counts when rows are packed: samples, or rows of `max_length` filled with samples.
+    batch_unit: Literal["samples", "packs"] = "samples"
     max_length: int = Field(4096, ge=8)  # tokens
-    packing: bool = False  # flatten a micro-batch into one row without padding; rows do not see each other
+    packing: bool = False  # lay samples end to end in rows of at most `max_length` tokens; they do not see each other
     mixture: Mixture = "proportional"
     group_by_length: bool = False
+
+    @model_validator(mode="after")
+    def _packs_are_packed(self) -> "SftSettings":
+        if self.batch_unit == "packs" and not self.packing:
+            raise ValueError("batch_unit: packs needs packing: true")
+        return self
 
 
 class GrpoSettings(TrainingSettings):
@@ -48,14 +80,15 @@ class GrpoSettings(TrainingSettings):
     max_prompt_length: int = Field(512, ge=8)  # tokens; longer prompts are dropped
     max_completion_length: int = Field(1024, ge=1)
     temperature: float = Field(1.0, gt=0)
-    beta: float = Field(0.0, ge=0)  # weight of the KL term; above 0 a reference model is held in memory
+    beta: float = Field(0.0, ge=0)  # weight of the KL term (0.04 in Shao et al.); above 0 a reference model is held in memory
     epsilon: float = Field(0.2, gt=0)
     epsilon_high: float = Field(0.28, gt=0)
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
     mask_truncated_completions: bool = True
     format_weight: float = Field(0.1, ge=0)
-    vllm: bool = False
+    vllm: bool = False  # generate with vLLM, on the GPUs that train; it sleeps while they do
+    vllm_gpu_memory: float = Field(0.35, gt=0, lt=1)  # share of a GPU's memory that vLLM may use
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -15,8 +15,10 @@ import yaml
 from mergebench import catalogue
 from mergebench.artifacts import Job, read_json
 from mergebench.errors import MergebenchError
+from mergebench.evaluation.backends import load
+from mergebench.evaluation.backends.transformers import TransformersLanguageModel
 from mergebench.evaluation.harness import Suite
-from mergebench.evaluation.language_models import load
+from mergebench.evaluation.safety import Judge, Remembering, judges
 from mergebench.evaluation.settings import BenchmarkSetting
 from mergebench.merging.candidates import Candidate, candidates, choose
 from mergebench.merging.engine import planned_direction
@@ -69,7 +71,13 @@ class _Search:
             self.models: Models = open_models(job)
             evaluation = spec["evaluation"]
             self.lm = load(evaluation["backend"], job.path("base"), dtype=evaluation["dtype"], seed=spec["seed"])
+            if not isinstance(self.lm, TransformersLanguageModel):
+                raise MergebenchError(
+                    f"tuning writes candidates into a live model, which the {evaluation['backend']} backend does not allow; "
+                    "set the backend of tuning to transformers."
+                )
             self.live = LiveWeights(self.lm.model, self.models.base)
+            self.judges = _judges(job)
         self.suites: dict[tuple[str, ...], Suite] = {}
 
     def first_stage(self) -> None:
@@ -144,7 +152,7 @@ class _Search:
         if names not in self.suites:
             settings = self.job.spec["evaluation"]["benchmarks"]
             rows = {manifest.parent.name: manifest.with_name("rows.jsonl") for manifest in self.job.paths("data")}
-            self.suites[names] = Suite([BenchmarkSetting.parse(s, settings[s]) for s in names], rows)
+            self.suites[names] = Suite([BenchmarkSetting.parse(s, settings[s]) for s in names], rows, judges=self.judges)
         return self.suites[names]
 
     def _objective(self, rows: list[dict[str, Any]]) -> float:
@@ -153,6 +161,17 @@ class _Search:
         for row in rows:
             by_domain.setdefault(row["domain"], []).append(row["normalised"])
         return sum(sum(values) / len(values) for values in by_domain.values()) / len(by_domain)
+
+
+def _judges(job: Job) -> dict[str, Judge]:
+    """Judges with a model, whose folder is an input: loaded beside the live model, and asked once about equal answers."""
+    evaluation = job.spec["evaluation"]
+    if not job.paths("judge"):
+        return {}
+    names = sorted({settings["judge"] for settings in evaluation["benchmarks"].values() if "judge" in settings})
+    engine = {"backend": evaluation["backend"], "dtype": evaluation["dtype"]}
+    labels = job.state.parent / "labels" / job.spec["base"]
+    return {name: Remembering(judges.create(name, weights=job.path("judge"), **engine), labels) for name in names}
 
 
 def _only_surrogates(names: Iterable[str]) -> None:

@@ -13,7 +13,10 @@ from typing import Any
 
 from mergebench import catalogue
 from mergebench.merging.declarations import SCALE, declared
+from mergebench.training.mixture import epoch_rows
 from mergebench.workflow.plan import Plan
+from mergebench.workflow.questions import Questions, questions, scored_rows
+from mergebench.workflow.training_memory import memory
 
 GB = 10**9
 # The reference GPU: an A100 (312 TFLOP/s in bfloat16, 19.5 in float32, 2.0 TB/s), and what of it such jobs reach.
@@ -26,22 +29,30 @@ CORE_RATE = 4e10  # FLOP/s of a tiny twin in float32
 CORE_STEP = 0.004  # seconds of one decoding step of a tiny twin
 STREAM_RATE = 5e8  # bytes/s that merging and spectra read, compute and write
 NETWORK_RATE = 1e8  # bytes/s of a download
+TOKENISED_ROWS, COMPARED_ROWS = 1_000, 2_000  # training rows per second that one core tokenises, and compares with the benchmarks
 GPU_START, CPU_START = 60.0, 5.0  # seconds until a job works: imports, loading, the first kernels
 
 TRAINING_TOKENS = 400  # tokens of a training row
-PROMPT_TOKENS, SHOT_TOKENS, CHOICE_TOKENS = 200, 120, 80  # of a benchmark's row, of each worked example, of all its choices
+UNKNOWN_ROWS = 50_000  # of a training set of your own that does not say how many it has
+PROMPT_TOKENS = 200  # of a prompt of GRPO
+LABEL_TOKENS, INSTRUCTION_TOKENS = 32, 350  # that a judge writes, and of its instruction, which all prompts share
+PROGRAM_SECONDS = 0.5  # of a model-written program and its tests, on one core
 BATCH_TOKENS = 65_536  # tokens of one batch on a GPU
-TOKEN_BYTES = 3_000_000  # activations of one trained token with checkpointing: logits over 256,000 entries, and the layers' inputs
+SEQUENCES = 256  # answers that vLLM decodes at once
 CACHE = 0.3e6 * BATCH_TOKENS + 4 * GB  # GPU memory of a batch: keys and values of its tokens, and its logits
 LARGEST = 0.25  # share of the parameters in the largest tensor (Gemma-2-2b's embedding: 0.23)
 GRAM = 1.1  # entries of all Gram matrices by parameter (Gemma-2-9b: 1.12, Llama-3.2-3B: 0.83)
 PROCESS = 0.7 * GB  # of a process that has imported torch and transformers
-TRAINED = 18  # bytes per parameter: float32 weights, gradients and two moments, and the bfloat16 copy of the weights
 SAVED = 12  # bytes per parameter of a saved training state: float32 weights and two moments
 
-ROWS_ASSUMED = f"{TRAINING_TOKENS} tokens a training row, {PROMPT_TOKENS} a prompt, answers as long as their limit"
-ASSUMPTIONS = f"A100 GPUs at 40 % of their bfloat16 rate, {ROWS_ASSUMED}, training state sharded over the GPUs of a job"
+ROWS_ASSUMED = f"{TRAINING_TOKENS} tokens a training row, prompts of usual length, answers as long as their limit"
+ASSUMPTIONS = f"A100 GPUs at 40 % of their bfloat16 rate, {ROWS_ASSUMED}, training states as `sharding` divides them"
 CORE_ASSUMPTIONS = f"one CPU core at {CORE_RATE / 1e9:.0f} GFLOP/s for a model, {ROWS_ASSUMED}"
+
+
+def judge_parameters(plan: Plan) -> int:
+    """Parameters of the preset's judge, which is a model."""
+    return int(catalogue.judges()[plan.preset.evaluation.judge]["parameters"])
 
 
 @dataclass(frozen=True)
@@ -106,19 +117,20 @@ class Estimates:
         return self.parameters(base) * (4 if self.tiny(base) else 2)
 
     def training_rows(self, dataset: str) -> int:
-        """Rows of a training set: those generated, the catalogue's, or the paper's count."""
+        """Rows of a training set: those generated, those that its filter leaves of the published ones, or the paper's count."""
         data = self.plan.preset.data
         entry = catalogue.datasets()[dataset]
         if data.sources.get(dataset, data.source) == "tiny":
             return data.rows
-        return int(entry["rows"] or sum(float(n) * 1000 for n in re.findall(r"([\d.]+)K", str(entry["paper"]))))
+        if data.sources.get(dataset, data.source) == "hub" and (filters := entry.get("filters")):
+            counts = filters[data.filters.get(dataset, next(iter(filters)))].get("counts", {})
+            if counts and all("kept" in part or "records" in part for part in counts.values()):
+                return sum(_kept({name: number for name, (number, _) in part.items()}) for part in counts.values())
+        return int(entry["rows"] or sum(float(n) * 1000 for n in re.findall(r"([\d.]+)K", str(entry["paper"]))) or UNKNOWN_ROWS)
 
     def rows(self, benchmark: str) -> int:
         """Rows of a benchmark that are scored."""
-        data = self.plan.preset.data
-        limit = data.limits.get(benchmark, data.limit)
-        rows = int(catalogue.benchmarks()[benchmark]["rows"])
-        return min(rows, limit) if limit else rows
+        return scored_rows(self.plan.preset, benchmark)
 
     def _rate(self, base: str, rate: float = MATRIX_RATE) -> float:
         return CORE_RATE if self.tiny(base) else rate
@@ -145,33 +157,69 @@ class Estimates:
         rows = self.training_rows(name) if name.startswith("train_") else self.rows(name)
         return Estimate(rows / 5_000, CPU_START, host_bytes=PROCESS + 20_000 * rows, written=2_000 * rows)
 
+    def _decontaminate(self, training_set: str) -> Estimate:
+        rows = self.training_rows(training_set) + sum(map(self.rows, self.plan.benchmark_datasets))
+        return Estimate(rows / COMPARED_ROWS, CPU_START, host_bytes=PROCESS + 2 * GB * (rows > 10_000), written=1_000_000)
+
+    def _tokenise(self, key: str, training_set: str) -> Estimate:
+        rows, small = self.training_rows(training_set), self.tiny(self.plan.token_maker(key))
+        threads = 1 if small else 8
+        host = PROCESS * (1 if small else threads)
+        return Estimate(rows / (TOKENISED_ROWS * threads), CPU_START, host_bytes=host, written=4 * TRAINING_TOKENS * rows, threads=threads)
+
+    def _import(self, base: str) -> Estimate:
+        size = self.weights(base)
+        seconds = size / NETWORK_RATE + 2 * size / STREAM_RATE
+        return Estimate(seconds, CPU_START, host_bytes=PROCESS + 2 * self._largest(base), written=size)
+
     def _train(self, base: str, model: str) -> Estimate:
         parameters, weights = self.parameters(base), self.weights(base)
         reinforced = self.plan.initial(base, model) == "sft_math"
-        flops, decoding, local, divides = self._reinforcement(base) if reinforced else self._supervision(base, model)
+        flops, decoding, tokens, divides = self._reinforcement(base) if reinforced else self._supervision(base, model)
+        need = memory(self.training_settings(base, model), parameters, tokens)
         return self._model_job(
             base,
             flops / self._rate(base) + decoding,
-            gpu_bytes=TRAINED * parameters,
-            local_bytes=local,
-            host_bytes=PROCESS + (24 if self.tiny(base) else 5) * parameters + (0 if self.tiny(base) else 4 * GB),
+            gpu_bytes=need.shared,
+            local_bytes=need.each,
+            host_bytes=PROCESS + (24 if self.tiny(base) else 5) * parameters + (0 if self.tiny(base) else 4 * GB + need.host),
             written=weights,
             working=2 * SAVED * parameters,
             sharded=not self.tiny(base),
             divides=divides,
         )
 
-    def _supervision(self, base: str, model: str) -> tuple[float, float, float, int]:
-        """FLOPs, seconds of decoding, bytes of activations, and the processes into which a step divides."""
-        settings = self.plan.supervision(base, model)
-        rows = sum(self.training_rows(f"train_{d}") for d in self.plan.training_domains(model))
-        batch = settings["batch_size"]
-        seen = settings["steps"] * batch if settings["steps"] else settings["epochs"] * rows
-        micro = settings["micro_batch_size"] or batch
-        flops = (6 if self.tiny(base) else 8) * self.parameters(base) * seen * min(TRAINING_TOKENS, settings["max_length"])
-        return flops, 0.0, TOKEN_BYTES * micro * settings["max_length"], max(1, batch // micro)
+    def training_settings(self, base: str, model: str) -> dict[str, Any]:
+        """Settings of SFT or of GRPO, as in the job's spec."""
+        if self.plan.initial(base, model) == "sft_math":
+            assert self.plan.preset.training.grpo is not None
+            return self.plan.preset.training.grpo.settings.model_dump(mode="json")
+        return self.plan.supervision(base, model)
 
-    def _reinforcement(self, base: str) -> tuple[float, float, float, int]:
+    def schedule(self, base: str, model: str) -> tuple[int, float, float]:
+        """Optimizer steps, rows seen and tokens seen of a training job."""
+        settings = self.training_settings(base, model)
+        if self.plan.initial(base, model) == "sft_math":
+            seen = settings["steps"] * settings["prompts"] * settings["generations"]
+            return settings["steps"], seen, seen * (settings["max_completion_length"] + PROMPT_TOKENS)
+        rows = [self.training_rows(f"train_{d}") for d in self.plan.training_domains(model)]
+        length = min(TRAINING_TOKENS, settings["max_length"])
+        batch = settings["batch_size"] * (settings["max_length"] / length if settings["batch_unit"] == "packs" else 1)  # in rows
+        epoch = sum(epoch_rows(rows, settings["mixture"]))
+        steps = settings["steps"] or max(1, round(settings["epochs"] * epoch / batch))
+        return steps, steps * batch, steps * batch * length
+
+    def _supervision(self, base: str, model: str) -> tuple[float, float, int, int]:
+        """FLOPs, seconds of decoding, tokens of a forward pass, and the processes into which a step divides."""
+        settings = self.plan.supervision(base, model)
+        _, _, tokens = self.schedule(base, model)
+        batch = settings["batch_size"]
+        micro = settings["micro_batch_size"] or (1 if settings["packing"] else batch)
+        again = 0 if self.tiny(base) or settings["activation_checkpointing"] == "none" else 2  # the forward pass, once more
+        flops = (6 + again) * self.parameters(base) * tokens
+        return flops, 0.0, micro * settings["max_length"], max(1, batch // micro)
+
+    def _reinforcement(self, base: str) -> tuple[float, float, int, int]:
         """The same for GRPO: every step generates its completions, then trains on them."""
         assert self.plan.preset.training.grpo is not None
         settings = self.plan.preset.training.grpo.settings
@@ -181,7 +229,7 @@ class Estimates:
         flops = 8 * self.parameters(base) * settings.steps * completions * (length + PROMPT_TOKENS)
         batches = math.ceil(completions / (BATCH_TOKENS // (length + PROMPT_TOKENS)))
         decoding = settings.steps * batches * length * self._decoding_step(base)
-        return flops, decoding, TOKEN_BYTES * micro * length, max(1, completions // micro)
+        return flops, decoding, micro * length, max(1, completions // micro)
 
     def _vectors(self, base: str) -> Estimate:
         return self._processing(
@@ -216,7 +264,7 @@ class Estimates:
         return self._model_job(
             base,
             points * scoring + directions * self._merging(base, method),
-            gpu_bytes=self._evaluated(base),
+            gpu_bytes=self._evaluated(base) + (2 * judge_parameters(self.plan) if self.plan.tuning_judge("weights") else 0),
             local_bytes=CACHE,
             host_bytes=PROCESS + self._engine(base) + self.weights(base),
         )
@@ -238,6 +286,46 @@ class Estimates:
             written=200_000 * len(benchmarks),
         )
 
+    def _fetch_judge(self, judge: str) -> Estimate:
+        size = 2 * int(catalogue.judges()[judge]["parameters"])
+        return Estimate(size / NETWORK_RATE, CPU_START, host_bytes=PROCESS + 1 * GB, written=size)
+
+    def _judge(self, group: str) -> Estimate:
+        chosen = self.plan.settled_by(group)
+        asked = [self._questions(b) for b in chosen.benchmarks]
+        models = len(chosen.models) if chosen.together else 1
+        answers = models * sum(q.answers for q in asked)
+        written = 200 * answers
+        if self.plan.judge is None:  # phrases are looked up
+            return Estimate(answers / 10_000, CPU_START, written=written)
+        read = models * sum(q.rows * q.prompt + q.most for q in asked) + LABEL_TOKENS * answers
+        batches = math.ceil(answers * (INSTRUCTION_TOKENS + LABEL_TOKENS) / BATCH_TOKENS)
+        weights = 2 * judge_parameters(self.plan)
+        return Estimate(
+            weights * read / MATRIX_RATE + batches * LABEL_TOKENS * (weights / READ_RATE + STEP_OVERHEAD),
+            GPU_START,
+            gpu_bytes=weights,
+            local_bytes=CACHE,
+            host_bytes=PROCESS + 1.5 * weights,
+            written=written,
+            threads=8,
+        )
+
+    def _settle(self, group: str) -> Estimate:
+        chosen = self.plan.settled_by(group)
+        models = len(chosen.models) if chosen.together else 1
+        answers = models * sum(self._questions(b).answers for b in chosen.benchmarks)
+        written = 1_000 * answers
+        if chosen.kind == "safety":
+            return Estimate(answers / 2_000, CPU_START, written=written)
+        threads = 1 if all(map(self.tiny, self.plan.bases)) else 8
+        return Estimate(
+            PROGRAM_SECONDS * answers / threads, CPU_START, host_bytes=PROCESS + threads * 1 * GB, written=written, threads=threads
+        )
+
+    def _official(self) -> Estimate:
+        return Estimate(0.01 * len(self.plan.scores), CPU_START, written=20_000 * len(self.plan.scores))
+
     def _drop(self) -> Estimate:
         return Estimate(1.0, 0.0, host_bytes=PROCESS / 5)
 
@@ -257,17 +345,10 @@ class Estimates:
 
     def _scoring(self, base: str, benchmark: str) -> float:
         """Seconds to read the prompts of a benchmark and to decode its answers, batch by batch."""
-        entry, evaluation = catalogue.benchmarks()[benchmark], self.plan.preset.evaluation
-        own = evaluation.benchmarks.get(benchmark)
-        shots = next(s for s in (own.shots if own else None, evaluation.shots, entry["shots"]) if s is not None)
-        rows = self.rows(benchmark) * ((own.samples if own else None) or 1)
-        prompt = PROMPT_TOKENS + SHOT_TOKENS * shots
-        if entry["generation"] is None:
-            return 2 * self.parameters(base) * rows * (prompt + CHOICE_TOKENS) / self._rate(base)
-        limits = [entry["generation"]["max_tokens"], evaluation.max_tokens, own.max_tokens if own else None]
-        answer = min(limit for limit in limits if limit)  # a batch decodes until its longest answer ends
-        batches = math.ceil(rows / max(1, BATCH_TOKENS // (prompt + answer)))
-        return 2 * self.parameters(base) * rows * (prompt + answer) / self._rate(base) + batches * answer * self._decoding_step(base)
+        return answering_seconds(self._questions(benchmark), self.parameters(base), rate=self._rate(base), step=self._decoding_step(base))
+
+    def _questions(self, benchmark: str) -> Questions:
+        return questions(self.plan.preset, benchmark)
 
     def _merging(self, base: str, method: str) -> float:
         """Seconds of one direction: all inputs are read; solvers work several times as long."""
@@ -286,18 +367,52 @@ class Estimates:
         return self.parameters(base) * (4 if self.plan.preset.evaluation.dtype == "float32" else 2)
 
 
+def answering_seconds(asked: Questions, parameters: int, *, rate: float = MATRIX_RATE, step: float | None = None) -> float:
+    """Seconds to read prompts and to decode answers as long as their limit, batch by batch.
+
+    Args:
+        asked: the questions.
+        parameters: of the model, in bfloat16 on the reference GPU by default.
+        rate: FLOP/s.
+        step: seconds of one decoding step of a batch.
+    """
+    step = 2 * parameters / READ_RATE + STEP_OVERHEAD if step is None else step
+    batches = math.ceil(asked.answers / max(1, BATCH_TOKENS // (asked.prompt + asked.limit)))  # each decodes until its longest answer ends
+    return 2 * parameters * (asked.read + asked.most) / rate + batches * asked.limit * step
+
+
+def engine_seconds(asked: Questions, parameters: int) -> float:
+    """Seconds of an engine that fills places in its batch as answers end (vLLM), on the reference GPU; answers of usual length."""
+    step = 2 * parameters / READ_RATE + STEP_OVERHEAD
+    return 2 * parameters * (asked.read_shared + asked.expected) / MATRIX_RATE + asked.expected * step / SEQUENCES
+
+
+def _kept(counts: dict[str, int]) -> int:
+    """Rows of a part that its filter leaves: as counted, or the records without those that are known to be dropped."""
+    if "kept" in counts:
+        return counts["kept"]
+    return counts["records"] - sum(number for name, number in counts.items() if name != "records" and not name.startswith("kept"))
+
+
 # Which wildcards an estimate depends on.
 RELEVANT: dict[str, frozenset[str]] = {
     stage: frozenset(names)
     for stage, names in {
         "fetch_base": ["base"],
         "prepare": ["dataset", "training_set"],
+        "decontaminate": ["training_set"],
+        "tokenise": ["key", "training_set"],
+        "import": ["base"],
         "train": ["base", "model"],
         "vectors": ["base"],
         "statistics": ["base", "kind"],
         "tune": ["base", "method"],
         "merge": ["base", "method"],
         "evaluate": ["base", "model", "group"],
+        "fetch_judge": ["judge"],
+        "judge": ["group"],
+        "settle": ["group"],
+        "official": [],
         "drop": [],
         "admit": [],
         "analyse": [],

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from mergebench.artifacts import sha256_json
 from mergebench.workflow.plan import Plan
 
-LOCAL = ("fetch_base", "prepare", "drop", "analyse")
-LOGGED_WITH = {"train_specialist": "train", "train_multitask": "train"}
-COUNTED_WITH = {"train_specialist": "train", "train_multitask": "train", "train_grpo": "train", "fetch_training_data": "fetch_data"}
+LOCAL = ("fetch_base", "fetch_judge", "prepare", "import", "drop", "analyse", "official")
+GROUPED = ("evaluate", "judge", "settle")  # stages whose rules are named by a group of benchmarks
+LOGGED_WITH = {"train_specialist": "train", "train_multitask": "train", "import_specialist": "import"}
+COUNTED_WITH = {**LOGGED_WITH, "train_grpo": "train", "fetch_training_data": "fetch_data"}
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,7 @@ class PlannedJob:
     outputs: tuple[str, ...]
     log: str
     cost: str
-
-    @property
-    def local(self) -> bool:
-        """Whether it runs where the workflow runs."""
-        return self.stage in LOCAL
+    local: bool  # whether it runs where the workflow runs
 
     @property
     def names(self) -> list[str]:
@@ -57,11 +54,12 @@ def planned_jobs(plan: Plan) -> Iterator[PlannedJob]:
     for rule, stage, wildcards in plan.jobs():
         if stage != "admit":
             place = list(wildcards.values())
-            log = "/".join(["evaluate" if stage == "evaluate" else LOGGED_WITH.get(rule, rule), *place])
-            cost = "/".join(["evaluate" if stage == "evaluate" else COUNTED_WITH.get(rule, rule), *place])
+            log = "/".join([stage if stage in GROUPED else LOGGED_WITH.get(rule, rule), *place])
+            cost = "/".join([stage if stage in GROUPED else COUNTED_WITH.get(rule, rule), *place])
             record = f"{plan.results}/costs/{cost}.json"
             outputs = (*_outputs(plan, stage, **wildcards), record)
-            yield PlannedJob(rule, stage, wildcards, outputs, f"{plan.results}/logs/{log}.log", record)
+            local = stage in LOCAL or plan.runs_here(stage, wildcards)
+            yield PlannedJob(rule, stage, wildcards, outputs, f"{plan.results}/logs/{log}.log", record, local)
 
 
 def _outputs(
@@ -75,11 +73,17 @@ def _outputs(
     group: str = "",
     dataset: str = "",
     training_set: str = "",
+    judge: str = "",
+    key: str = "",
 ) -> list[str]:
     """The outputs of a job, its cost record not counted."""
     results = plan.results
     if stage == "prepare":
         return [plan.data(dataset or training_set)]
+    if stage == "decontaminate":
+        return [f"{results}/decontamination/{training_set}/{name}" for name in ("manifest.json", "report.csv", "report.md", "hits.jsonl")]
+    if stage == "tokenise":
+        return [f"{results}/tokens/{key}/{training_set}/{name}" for name in ("manifest.json", "card.json", "shards")]
     if stage == "vectors":
         return [f"{results}/vectors/{base}/{domain}/{name}" for name in ("manifest.json", "spectrum.npz")]
     if stage == "statistics":
@@ -87,7 +91,15 @@ def _outputs(
     if stage == "tune":
         return [f"{results}/tuning/{base}/{method}/{name}" for name in ("search.parquet", "best.yaml")]
     if stage == "evaluate":
-        return [plan.score(base, model, benchmark) for g in plan.groups if g.name == group for benchmark in g.benchmarks]
+        return [plan.asked(base, model, benchmark)[0] for g in plan.groups if g.name == group for benchmark in g.benchmarks]
+    if stage in ("judge", "settle"):
+        chosen = plan.settled_by(group)
+        path = plan.labels if stage == "judge" else plan.score
+        return [path(base, m, benchmark) for m in chosen.covers(model) for benchmark in chosen.benchmarks]
+    if stage == "fetch_judge":
+        return [f"{plan.judge}/manifest.json", f"{plan.judge}/weights"]
+    if stage == "official":
+        return [path for b in plan.bases for m in (*plan.general_models, *plan.specialists) for path in plan.official(b, m)]
     if stage == "drop":
         return [plan.dropped(base, method)]
     if stage == "analyse":

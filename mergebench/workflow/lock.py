@@ -15,10 +15,13 @@ from typing import IO, Any
 from mergebench import config
 from mergebench.artifacts import set_damaged_aside, sha256_json, write_json
 from mergebench.errors import MergebenchError
+from mergebench.hub import lock as hub_lock
+from mergebench.hub.outdated import set_outdated_aside
 from mergebench.workflow.plan import Plan
 from mergebench.workflow.source import FOLDER, only_asks
 
 VARIABLE = "MERGEBENCH_CONFIGURATION"
+APART = "MERGEBENCH_APART"  # the benchmarks that this run asks in jobs of their own
 LOCKS = FOLDER / "workflows"
 _HELD: list[IO[str]] = []
 
@@ -46,12 +49,39 @@ def resolve(raw: Mapping[str, Any], *, main: bool) -> config.Configuration:
         sys.exit(f"mergebench: {error}")
 
 
+def apart(configuration: config.Configuration, arguments: Sequence[str], *, main: bool) -> list[tuple[str, str]]:
+    """Models and benchmarks that get jobs of their own in this run: those whose missing scores `arguments` name as targets.
+
+    Who asks for scores and nothing else waits for no other benchmark; another target may need the whole group, whose jobs then
+    make these scores too. The main process decides, and names them in the environment.
+    """
+    if main:
+        root = Path(os.path.relpath(f"{configuration.results}/{configuration.preset}"))
+        targets = [path for path in map(_relative, arguments) if root in path.parents]
+        alone = "all" not in arguments and all(_is_score(target, root) for target in targets)
+        asked = sorted({(t.parent.name, t.name.split(".")[0]) for t in targets if not t.exists()}) if alone else []
+        os.environ[APART] = json.dumps(asked)
+    return [(model, benchmark) for model, benchmark in json.loads(os.environ.get(APART, "[]"))]
+
+
+def _relative(word: str) -> Path:
+    return Path(os.path.relpath(word)) if word else Path()
+
+
+def _is_score(path: Path, results: Path) -> bool:
+    return len(path.parents) > 3 and path.parents[3] == results and path.parents[2].name in ("scores", "answers")
+
+
 def check_results(results: str, arguments: Sequence[str]) -> None:
-    """Set damaged artifacts aside before the jobs are planned; where `arguments` only ask, they are only named."""
+    """Set aside, before the jobs are planned, what is damaged and what the hub lock has moved on from.
+
+    Where `arguments` only ask, they are only named.
+    """
     root = Path(results)
     if not root.is_dir():
         return
-    for sentence in set_damaged_aside(root, dry_run=only_asks(arguments)):
+    asks = only_asks(arguments)
+    for sentence in [*set_damaged_aside(root, dry_run=asks), *set_outdated_aside(root, hub_lock.FILE, dry_run=asks)]:
         print(f"mergebench: {sentence}", file=sys.stderr)
 
 
@@ -60,12 +90,13 @@ def prepare(plan: Plan, arguments: Sequence[str]) -> None:
     find_commands()
     try:
         plan.check_data()
-        if not only_asks(arguments):
-            plan.check_runnable()
     except MergebenchError as error:
         sys.exit(f"mergebench: {error}")
     take_folder(plan.name, arguments)
-    check_results(plan.results, arguments)
+    try:
+        check_results(plan.results, arguments)
+    except MergebenchError as error:
+        sys.exit(f"mergebench: {error}")
 
 
 def find_commands() -> None:

@@ -6,7 +6,7 @@ No Snakemake and no torch here: every job parses the Snakefile and with it this 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,21 +20,36 @@ from mergebench.errors import MergebenchError
 from mergebench.fingerprint import ROOT, fingerprint
 from mergebench.merging.declarations import declared
 from mergebench.tiny.shipped import shipped
+from mergebench.training import recipes, specialists
+from mergebench.training.tokens_key import tokens_key
+from mergebench.workflow.questions import REFERENCE, names_of, questions, similar
+from mergebench.workflow.task_files import deferred
 
 # The module whose `run` executes a stage; its import closure is the code that makes the stage's outputs stale.
 MODULES = {
     "fetch_base": "mergebench.checkpoints.fetch",
     "prepare": "mergebench.data.prepare",
+    "decontaminate": "mergebench.data.decontamination.run",
+    "tokenise": "mergebench.training.shards.run",
+    "import": "mergebench.training.imports.run",
     "train": "mergebench.training.run",
     "vectors": "mergebench.vectors.run",
     "statistics": "mergebench.merging.statistics.run",
     "tune": "mergebench.tuning.run",
     "merge": "mergebench.merging.run",
     "evaluate": "mergebench.evaluation.run",
+    "fetch_judge": "mergebench.checkpoints.fetch",
+    "judge": "mergebench.evaluation.safety.run",
+    "settle": "mergebench.evaluation.settle",
+    "official": "mergebench.evaluation.official.run",
     "drop": "mergebench.storage.drop",
     "analyse": "mergebench.analysis.run",
 }
+# What a stage reads of the package besides modules.
+FILES = {"train": ("training/deepspeed/zero2.json", "training/deepspeed/zero3.json")}
 GRPO_DATA = "train_math_grpo"
+APART = "_apart"  # ends the names of rules for scores that were asked for alone
+SETTLED = ("judge", "allow_weak_sandbox", "timeout_seconds")  # settings that decide a score, but no answer
 SPECTRUM = "spectrum"  # as `analysis.costs` calls what the vectors stage measures
 
 
@@ -48,6 +63,26 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Settled:
+    """Benchmarks whose answers one job settles: of one model, or, where `together`, of all these models of a base."""
+
+    name: str
+    kind: str  # code or safety
+    benchmarks: tuple[str, ...]
+    models: tuple[str, ...]
+    together: bool
+
+    @property
+    def judge_rule(self) -> str:
+        """The rule that labels these answers."""
+        return f"judge{self.name.removeprefix('safety')}"
+
+    def covers(self, model: str) -> tuple[str, ...]:
+        """The models that the job of `model` settles."""
+        return self.models if self.together else (model,)
+
+
+@dataclass(frozen=True)
 class Reported:
     """A table or figure: path, caption file, and its place in the report."""
 
@@ -55,6 +90,26 @@ class Reported:
     caption: str
     category: str
     labels: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How a base wants training rows: bases that agree share them.
+
+    Attributes:
+        key: the folder of all of them.
+        base: the base whose tokenizer makes them.
+        spec: what decides them besides the training set.
+    """
+
+    key: str
+    base: str
+    spec: dict[str, Any]
+
+
+def pairs(found: Iterable[tuple[str, str]]) -> str:
+    """A regular expression for the wildcard `base` that matches where it stands before exactly one of these models."""
+    return "|".join(f"{re.escape(base)}(?=/{re.escape(model)}[/.])" for base, model in found) or "(?!)"
 
 
 def alternatives(names: Iterable[str]) -> str:
@@ -65,8 +120,15 @@ def alternatives(names: Iterable[str]) -> str:
 class Plan:
     """Names, paths and specs of everything that the selected preset makes."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, apart: Iterable[tuple[str, str]] = ()) -> None:
+        """Plan the selected preset.
+
+        Args:
+            configuration: validated.
+            apart: models and benchmarks that get jobs of their own in this run, because a user asked for these scores alone.
+        """
         self.configuration = configuration
+        self.apart = frozenset(apart)
         self.name = configuration.preset
         self.preset = configuration.selected
         self.results = f"{configuration.results}/{self.name}"
@@ -75,27 +137,18 @@ class Plan:
         self.methods = list(self.preset.merging.methods)
         self._evaluations: dict[tuple[str, ...], dict[str, Any]] = {}
 
-    def check_runnable(self) -> None:
-        """Refuse, before the first job, what would stop after days of training.
-
-        Raises:
-            MergebenchError: the configuration asks for a part that this version does not have.
-        """
-        if self.preset.evaluation.judge == "wildguard":
-            raise MergebenchError(
-                "config: evaluation.judge is wildguard, which this version cannot run yet; set it to keyword "
-                "(marked as such in every score), or wait with this preset."
-            )
-
     def check_data(self) -> None:
-        """Refuse, before planning, a data folder that is not there.
+        """Refuse, before planning, a folder of data or of a specialist that is not there.
 
         Raises:
-            MergebenchError: a dataset comes from local files, and `data.root` names no folder.
+            MergebenchError: a dataset comes from local files, and `data.root` names no folder; or an imported specialist has none.
         """
         data = self.preset.data
         if any(data.sources.get(d, data.source) == "local" for d in (*self.benchmark_datasets, *self.training_sets)):
             self._root()
+        for (base, model), source in self.imports.items():
+            if source.path is not None and not Path(source.path).is_dir():
+                raise MergebenchError(f"config: training.specialists: {source.path}, for {base}/{model}, is not a folder; correct it.")
 
     # -- names ---------------------------------------------------------------------------------------------
 
@@ -111,8 +164,21 @@ class Plan:
 
     @cached_property
     def grpo_bases(self) -> list[str]:
-        """Bases whose mathematics specialist is trained further with GRPO."""
-        return list(self.preset.training.grpo.bases) if self.preset.training.grpo else []
+        """Bases whose mathematics specialist is trained further with GRPO; an imported one is taken as it is."""
+        wanted = self.preset.training.grpo.bases if self.preset.training.grpo else []
+        return [base for base in wanted if (base, "specialist_math") not in self.imports]
+
+    @cached_property
+    def imports(self) -> dict[tuple[str, str], specialists.Source]:
+        """The specialists that are imported, by base and model."""
+        found = specialists.sources(self.preset.training.specialists, self.bases, self.domains)
+        return {(base, f"specialist_{domain}"): source for (base, domain), source in found.items()}
+
+    @cached_property
+    def supervised(self) -> list[tuple[str, str]]:
+        """Base and model of every specialist that supervised training makes."""
+        named = {b: ["sft_math" if m == "specialist_math" and b in self.grpo_bases else m for m in self.specialists] for b in self.bases}
+        return [(base, model) for base in self.bases for model in named[base] if (base, model) not in self.imports]
 
     @cached_property
     def specialists(self) -> list[str]:
@@ -144,18 +210,96 @@ class Plan:
 
     @cached_property
     def training_sets(self) -> list[str]:
-        """Datasets to train on, one per domain, and one for GRPO where it is used."""
-        return [f"train_{d}" for d in self.domains] + ([GRPO_DATA] if self.grpo_bases else [])
+        """Datasets to train on or to calibrate with, one per domain, and one for GRPO where it is used."""
+        needed = self.domains if self.preset.training.multitask or self.statistics_kinds else self.trained_domains
+        return [f"train_{d}" for d in needed] + ([GRPO_DATA] if self.grpo_bases else [])
+
+    @cached_property
+    def trained_domains(self) -> list[str]:
+        """Domains for which some base trains a model."""
+        if self.preset.training.multitask:
+            return self.domains
+        return [d for d in self.domains if any(d in self.training_domains(model) for _, model in self.supervised)]
+
+    @cached_property
+    def decontaminated(self) -> list[str]:
+        """Training sets that are compared with the benchmarks: those that something is trained on."""
+        if self.preset.data.decontaminate == "none":
+            return []
+        return [f"train_{d}" for d in self.trained_domains] + ([GRPO_DATA] if self.grpo_bases else [])
+
+    def tokens(self, base: str) -> Tokens:
+        """How a base wants training rows: its tokenizer, template and length."""
+        settings = self.supervision(base, "specialist")
+        entry = catalogue.bases()[base]
+        name = entry.get("tokenizer") or base
+        key = tokens_key(name, settings["template"], settings["max_length"])
+        return Tokens(
+            key,
+            base,
+            {
+                "tokenizer": name,
+                "template": settings["template"],
+                "max_length": settings["max_length"],
+                "batch_size": settings["batch_size"],
+                "instruction_tuned": entry["instruction_tuned"],
+            },
+        )
+
+    @cached_property
+    def tokenised(self) -> dict[tuple[str, str], Tokens]:
+        """What is tokenised, by key and training set; the first base of a key makes it."""
+        made: dict[tuple[str, str], Tokens] = {}
+        for base, model in [*self.supervised, *((b, "multitask") for b in self.bases if self.preset.training.multitask)]:
+            tokens = self.tokens(base)
+            for domain in self.training_domains(model):
+                made.setdefault((tokens.key, f"train_{domain}"), tokens)
+        return made
+
+    def token_maker(self, key: str) -> str:
+        """The base whose tokenizer makes the tokens of a key."""
+        return next(tokens.base for (other, _), tokens in self.tokenised.items() if other == key)
 
     @cached_property
     def groups(self) -> list[Group]:
         """How benchmarks share processes (`evaluation.jobs`)."""
+        apart = []
+        for group in self._groups:
+            models, benchmarks = self._apart(group.models, group.benchmarks)
+            if benchmarks and len(benchmarks) < len(group.benchmarks):
+                apart.append(Group(f"{group.name}{APART}", benchmarks, models))
+        return [*self._groups, *apart]
+
+    def _apart(self, models: Sequence[str], benchmarks: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Those of these models and benchmarks that a user has asked for alone."""
+        asked = [(model, benchmark) for model, benchmark in self.apart if model in models and benchmark in benchmarks]
+        return tuple(m for m in models if m in {a[0] for a in asked}), tuple(b for b in benchmarks if b in {a[1] for a in asked})
+
+    @cached_property
+    def preferred(self) -> list[tuple[str, str]]:
+        """Pairs of rules that make the same files; the first one shall."""
+        names = [f"evaluate_{g.name}" for g in self.groups]
+        for chosen in self.settled:
+            names += [f"settle_{chosen.name}", *([chosen.judge_rule] if chosen.kind == "safety" else [])]
+        return [(name, name.removesuffix(APART)) for name in names if name.endswith(APART)]
+
+    @cached_property
+    def _groups(self) -> list[Group]:
         general, specialists = tuple(self.general_models), tuple(self.specialists)
         every = general + specialists
         forgetting = tuple(self.preset.evaluation.forgetting)
         surrogates = tuple(s for names in self.surrogates.values() for s in names)
         entries = catalogue.benchmarks()
         jobs = self.preset.evaluation.jobs
+        if jobs == "length":
+            # Surrogates apart: the tuning of every method waits for them.
+            sets = {"general": ((*self.in_domain, *forgetting), general), "specialist": (self.in_domain, specialists)}
+            found = []
+            for name, (benchmarks, models) in {**sets, "surrogates": (surrogates, None)}.items():
+                parts = similar({b: self.reference_seconds(b) for b in benchmarks})
+                named = zip(names_of(parts, name), parts, strict=True)
+                found += [Group(n, tuple(part), self.compared_on(part) if models is None else models) for n, part in named]
+            return found
         if jobs == "model":
             return [
                 Group("general", (*self.in_domain, *forgetting), general),
@@ -167,8 +311,56 @@ class Plan:
         return (
             [Group(b, (b,), every) for b in self.in_domain]
             + [Group(b, (b,), general) for b in forgetting]
-            + [Group(b, (b,), specialists) for b in surrogates]
+            + [Group(b, (b,), self.compared_on((b,))) for b in surrogates]
         )
+
+    def compared_on(self, surrogates: Iterable[str]) -> tuple[str, ...]:
+        """The specialists whose scores on some of these surrogates tuning needs: those of their domains."""
+        wanted = set(surrogates)
+        return tuple(f"specialist_{d}" for d, names in self.surrogates.items() if wanted & set(names))
+
+    def reference_seconds(self, benchmark: str) -> float:
+        """Run time of a benchmark on the reference GPU for a model of the reference size: decides which ones share a job."""
+        from mergebench.workflow.estimates import engine_seconds
+
+        return engine_seconds(questions(self.preset, benchmark), REFERENCE)
+
+    def deferred(self, benchmark: str) -> str | None:
+        """What scores the answers to a benchmark: ``code``, ``safety``, or None, the job that asks."""
+        return deferred(benchmark)
+
+    @cached_property
+    def settled(self) -> list[Settled]:
+        """How answers are judged and run: programs per model, answers to safety prompts as `evaluation.judging` says.
+
+        Surrogates come apart, because tuning needs them before there is any merged model.
+        """
+        general, specialists = tuple(self.general_models), tuple(self.specialists)
+        surrogates = tuple(s for names in self.surrogates.values() for s in names)
+        sets = {
+            "": (tuple(self.in_domain), general + specialists),
+            "_forgetting": (tuple(self.preset.evaluation.forgetting), general),
+            "_surrogates": (surrogates, specialists),
+        }
+        together = self.preset.evaluation.judging == "base"
+        found = []
+        for suffix, (benchmarks, models) in sets.items():
+            for kind in ("code", "safety"):
+                ours = tuple(b for b in benchmarks if deferred(b) == kind)
+                those = tuple(m for m in models if any(m in g.models and set(g.benchmarks) & set(ours) for g in self._groups))
+                chosen = Settled(f"{kind}{suffix}", kind, ours, those, together and kind == "safety")
+                alone, asked = self._apart(those, ours)
+                found += [chosen] if ours else []
+                found += [Settled(f"{kind}{suffix}{APART}", kind, asked, alone, False)] if asked and chosen.together else []
+        return found
+
+    def runs_here(self, stage: str, wildcards: Mapping[str, str]) -> bool:
+        """Whether a judge or a settling job is so small that it runs where the workflow runs."""
+        return (stage == "judge" and self.judge is None) or (stage == "settle" and self.settled_by(wildcards["group"]).kind == "safety")
+
+    def settled_by(self, name: str) -> Settled:
+        """The settling job group of this name."""
+        return next(s for s in self.settled if s.name == name)
 
     # -- paths ---------------------------------------------------------------------------------------------
 
@@ -184,9 +376,20 @@ class Plan:
         """Manifest of a dataset."""
         return f"{self.results}/data/{dataset}/manifest.json"
 
-    def training_data(self, model: str) -> list[str]:
-        """Manifests of the training sets of a supervised model."""
-        return [self.data(f"train_{d}") for d in self.training_domains(model)]
+    def training_tokens(self, base: str, model: str) -> list[str]:
+        """Manifests of the tokens that a supervised model is trained on, in the order of its domains."""
+        key = self.tokens(base).key
+        return [f"{self.results}/tokens/{key}/train_{d}/manifest.json" for d in self.training_domains(model)]
+
+    def hits(self, training_set: str) -> list[str]:
+        """The list of rows to leave out of a training set, where the configuration wants that."""
+        removed = self.preset.data.decontaminate == "remove" and training_set in self.decontaminated
+        return [f"{self.results}/decontamination/{training_set}/hits.jsonl"] if removed else []
+
+    @cached_property
+    def overlaps(self) -> list[str]:
+        """The reports on text that training sets share with benchmarks."""
+        return [f"{self.results}/decontamination/{t}/report.csv" for t in self.decontaminated]
 
     def training_domains(self, model: str) -> list[str]:
         """Domains that a model is trained on."""
@@ -196,6 +399,39 @@ class Plan:
         """Score record of a model on a benchmark."""
         return f"{self.results}/scores/{base}/{model}/{benchmark}.json"
 
+    def answers(self, base: str, model: str, benchmark: str) -> str:
+        """Record of the answers of a model to a deferred benchmark."""
+        return f"{self.results}/answers/{base}/{model}/{benchmark}.json"
+
+    def labels(self, base: str, model: str, benchmark: str) -> str:
+        """The judge's labels of the answers of a model."""
+        return f"{self.results}/labels/{base}/{model}/{benchmark}.parquet"
+
+    def asked(self, base: str, model: str, benchmark: str) -> list[str]:
+        """What the job that asks a model a benchmark writes: its score and items, or its answers."""
+        if deferred(benchmark):
+            record = self.answers(base, model, benchmark)
+            return [record, f"{record.removesuffix('.json')}.responses.parquet"]
+        record = self.score(base, model, benchmark)
+        return [record, f"{record.removesuffix('.json')}.items.parquet"]
+
+    @property
+    def judge(self) -> str | None:
+        """Folder of the judge's model; None for a judge without one."""
+        name = self.preset.evaluation.judge
+        return None if name == "keyword" else f"{self.results}/judges/{name}"
+
+    def tuning_judge(self, part: str) -> list[str]:
+        """A part of the judge's folder, where tuning labels answers with a model."""
+        surrogates = (s for names in self.surrogates.values() for s in names)
+        return [f"{self.judge}/{part}"] if self.judge and any(deferred(s) == "safety" for s in surrogates) else []
+
+    def official(self, base: str, model: str) -> list[str]:
+        """A model's results in the schemas of lm-eval and of the authors' scripts."""
+        domains = {catalogue.benchmarks()[b]["domain"] for b in self.in_domain}
+        wanted = {"lm_eval": True, "code_eval": "coding" in domains, "safety_eval": "safety" in domains}
+        return [f"{self.results}/official/{base}/{model}/{name}.json" for name, there in wanted.items() if there]
+
     @property
     def targets(self) -> list[str]:
         """What `all` asks for.
@@ -204,7 +440,8 @@ class Plan:
         make a lost intermediate file again while everything after it is there.
         """
         dropped = [] if self.preset.storage.keep_merged else [self.dropped(b, m) for b in self.bases for m in self.methods]
-        return [*self.tables, *self.models, *self.searches, *self.scores, *dropped]
+        official = [path for b in self.bases for m in (*self.general_models, *self.specialists) for path in self.official(b, m)]
+        return [*self.tables, *self.models, *self.searches, *self.scores, *official, *self.overlaps, *dropped]
 
     @cached_property
     def models(self) -> list[str]:
@@ -236,9 +473,9 @@ class Plan:
             *(f"{folder}/merge/{b}/{m}.json" for b in self.bases for m in self.methods),
         ]
 
-    def model_scores(self, base: str, model: str) -> list[str]:
-        """Every score record of one model."""
-        return [self.score(base, model, b) for g in self.groups if model in g.models for b in g.benchmarks]
+    def model_asked(self, base: str, model: str) -> list[str]:
+        """Every record for which the weights of a model are needed: its scores, and its answers to what is settled later."""
+        return [self.asked(base, model, b)[0] for g in self.groups if model in g.models for b in g.benchmarks]
 
     def dropped(self, base: str, method: str) -> str:
         """The record of a merged model whose weights were dropped."""
@@ -301,7 +538,7 @@ class Plan:
         modules = [MODULES[stage]]
         if method is not None and stage != "drop":
             modules.append(f"mergebench.merging.methods.{method}")
-        return fingerprint(*modules)
+        return fingerprint(*modules, files=FILES.get(stage, ()))
 
     def _spec_fetch_base(self, base: str) -> dict[str, Any]:
         entry = catalogue.bases()[base]
@@ -316,9 +553,11 @@ class Plan:
         data = self.preset.data
         dataset = dataset or training_set
         source = data.sources.get(dataset, data.source)
-        spec: dict[str, Any] = {"dataset": dataset, "source": source, "entry": catalogue.datasets()[dataset]}
+        spec: dict[str, Any] = {"dataset": dataset, "source": source, "entry": self._dataset(dataset)}
         if source == "local":
             spec["root"] = self._root()
+        if dataset in data.filters:
+            spec["filter"] = data.filters[dataset]
         if dataset.startswith("train_"):
             return {**spec, "rows": data.rows, "calibration_rows": data.calibration_rows}
         return {**spec, "limit": data.limits.get(dataset, data.limit)}
@@ -328,10 +567,16 @@ class Plan:
         data = self.preset.data
         if data.sources.get(dataset, data.source) != "local":
             return []
-        from mergebench.data.sources.local import files
+        from mergebench.data.sources.local import everything
 
-        found, _ = files(dataset, catalogue.datasets()[dataset], Path(self._root()))
-        return sorted(str(path) for path in found.values())
+        return [str(path) for path in everything(dataset, self._dataset(dataset), Path(self._root()))]
+
+    def _dataset(self, name: str) -> dict[str, Any]:
+        """The entry of a dataset; under the released protocol a surrogate may be another one, as in the authors' scripts."""
+        entry = catalogue.datasets()[name]
+        if self.preset.evaluation.protocol == "released" and "released" in entry:
+            return {**catalogue.datasets()[entry["released"]], "use": "surrogate"}
+        return entry
 
     def _root(self) -> str:
         """The folder of the data files, with its environment variables filled in."""
@@ -341,6 +586,16 @@ class Plan:
             found = "is not set" if not root or root.startswith("$") else f"says {root}, which is not a folder"
             raise MergebenchError(f"config: data.root is {wanted}, and that {found}; set it to the folder with the datasets' files.")
         return root
+
+    def _spec_decontaminate(self, training_set: str) -> dict[str, Any]:
+        return {"training_set": training_set, "ngram": self.preset.data.ngram}
+
+    def _spec_tokenise(self, key: str, training_set: str) -> dict[str, Any]:
+        return {"training_set": training_set, **self.tokenised[key, training_set].spec}
+
+    def _spec_import(self, base: str, model: str) -> dict[str, Any]:
+        common = {"base": base, "model": model, "domains": self.training_domains(model), "vocabulary": self.preset.merging.vocabulary}
+        return {**common, **self.imports[base, model].spec()}
 
     def _spec_train(self, base: str, model: str) -> dict[str, Any]:
         training = self.preset.training
@@ -354,7 +609,7 @@ class Plan:
         """Settings of the supervised training of a model."""
         training = self.preset.training
         size = catalogue.bases()[base]["size"]
-        settings = training.supervised[size].model_dump(mode="json")
+        settings = recipes.under(training.recipe, training.supervised[size].model_dump(mode="json"))
         if model == "sft_math" and training.grpo is not None and training.grpo.supervised_steps:
             settings |= {"steps": training.grpo.supervised_steps}
         if model == "multitask":
@@ -368,16 +623,15 @@ class Plan:
         return {"base": base, "domain": domain, "vocabulary": self.preset.merging.vocabulary}
 
     def _spec_statistics(self, base: str, domain: str, kind: str) -> dict[str, Any]:
-        size = catalogue.bases()[base]["size"]
-        supervised = self.preset.training.supervised[size]
+        supervised = self.supervision(base, "specialist")
         settings = getattr(self.preset.statistics, kind).model_dump(mode="json")
         return {
             "base": base,
             "domain": domain,
             "kinds": [kind],
             "settings": {kind: settings},
-            "calibration": {"rows": self.preset.data.calibration_rows, "max_length": supervised.max_length},
-            "template": supervised.template,
+            "calibration": {"rows": self.preset.data.calibration_rows, "max_length": supervised["max_length"]},
+            "template": supervised["template"],
             **({"scope": self.preset.merging.scope} if kind == "mask" else {}),
         }
 
@@ -401,12 +655,51 @@ class Plan:
             **self._spec_merge(base, method),
             "grid": self.preset.merging.methods[method].grid,
             "surrogates": self.surrogates,
-            "evaluation": self._evaluation([s for names in self.surrogates.values() for s in names]),
+            # Weights are swapped in a live model of the transformers backend, whatever scores the finished models.
+            "evaluation": {**self._evaluation([s for names in self.surrogates.values() for s in names]), "backend": "transformers"},
         }
 
     def _spec_evaluate(self, base: str, model: str, group: str) -> dict[str, Any]:
         benchmarks = next(g for g in self.groups if g.name == group).benchmarks
-        return {"base": base, "model": model, **self._evaluation(list(benchmarks))}
+        shared = self._evaluation(list(benchmarks))
+        settings = {b: {k: v for k, v in values.items() if k not in SETTLED} for b, values in shared["benchmarks"].items()}
+        most_cut = self.preset.evaluation.most_cut
+        longest = {"max_length": self.preset.evaluation.max_length} if self.preset.evaluation.max_length else {}
+        return {"base": base, "model": model, **shared, "benchmarks": settings, "most_cut": most_cut, **longest}
+
+    def _spec_fetch_judge(self, judge: str) -> dict[str, Any]:
+        entry = catalogue.judges()[judge]
+        given = {k: entry[k] for k in ("hub", "revision", "path") if entry.get(k)}
+        return {"base": judge, "source": "local" if "path" in given else "hub", **given}
+
+    def _spec_judge(self, base: str, group: str, model: str = "") -> dict[str, Any]:
+        evaluation = self.preset.evaluation
+        return {
+            "base": base,
+            **({"model": model} if model else {}),
+            "benchmarks": list(self.settled_by(group).benchmarks),
+            "judge": evaluation.judge,
+            "max_parse_errors": evaluation.judge_parse_errors,
+            **({} if evaluation.judge == "keyword" else {"backend": evaluation.backend, "dtype": evaluation.dtype}),
+        }
+
+    def _spec_settle(self, base: str, group: str, model: str = "") -> dict[str, Any]:
+        chosen = self.settled_by(group)
+        shared = self._evaluation(list(chosen.benchmarks))
+        unused = SETTLED if chosen.kind == "safety" else ("judge",)
+        settings = {b: {k: v for k, v in values.items() if k not in unused} for b, values in shared["benchmarks"].items()}
+        return {
+            "base": base,
+            **({"model": model} if model else {}),
+            "kind": chosen.kind,
+            "tasks": shared["tasks"],
+            "catalogue": shared["catalogue"],
+            **({"added": shared["added"]} if "added" in shared else {}),
+            "benchmarks": settings,
+        }
+
+    def _spec_official(self) -> dict[str, Any]:
+        return {"bases": self.bases, "models": [*self.general_models, *self.specialists]}
 
     def _evaluation(self, benchmarks: list[str]) -> dict[str, Any]:
         """What the evaluations of all models share; thousands of jobs ask for it, so it is made once."""
@@ -416,26 +709,29 @@ class Plan:
             shared = (f"evaluation/tasks/{p.name}" for p in sorted((ROOT / "evaluation/tasks").glob("_*.yaml")))
             tasks = (*(f"evaluation/tasks/{b}.yaml" for b in benchmarks), *shared)
             entries = catalogue.benchmarks()
+            added = {b: e for b, e in catalogue.added("benchmarks").items() if b in benchmarks}
             self._evaluations[key] = {
                 "backend": evaluation.backend,
                 "dtype": evaluation.dtype,
                 "tasks": fingerprint(files=tasks),
                 "catalogue": sha256_json({b: entries[b] for b in benchmarks})[:16],
-                "benchmarks": {b: self._setting(b) for b in benchmarks},
+                **({"added": added} if added else {}),
+                "benchmarks": {b: self.setting(b) for b in benchmarks},
             }
         return self._evaluations[key]
 
-    def _setting(self, benchmark: str) -> dict[str, Any]:
+    def setting(self, benchmark: str) -> dict[str, Any]:
         """Settings of one benchmark: those of the preset, and its own where it has any."""
         evaluation = self.preset.evaluation
         own = evaluation.benchmarks.get(benchmark)
         return {
+            "protocol": evaluation.protocol,
             "formulation": evaluation.formulation,
             "apply_chat_template": evaluation.apply_chat_template,
             "shots": evaluation.shots,
             "max_tokens": evaluation.max_tokens,
-            "judge": evaluation.judge,
-            "allow_weak_sandbox": evaluation.allow_weak_sandbox,
+            **({"judge": evaluation.judge} if deferred(benchmark) == "safety" else {}),
+            **({"allow_weak_sandbox": evaluation.allow_weak_sandbox} if deferred(benchmark) == "code" else {}),
             **(own.model_dump(exclude_none=True) if own else {}),
         }
 
@@ -463,10 +759,10 @@ class Plan:
         yield from (("fetch_base", "fetch_base", {"base": b}) for b in bases)
         yield from (("fetch_data", "prepare", {"dataset": d}) for d in self.benchmark_datasets)
         yield from (("fetch_training_data", "prepare", {"training_set": t}) for t in self.training_sets)
-        for base in bases:
-            reinforced = base in self.grpo_bases
-            names = ["sft_math" if name == "specialist_math" and reinforced else name for name in self.specialists]
-            yield from (("train_specialist", "train", {"base": base, "model": name}) for name in names)
+        yield from (("decontaminate", "decontaminate", {"training_set": t}) for t in self.decontaminated)
+        yield from (("tokenise", "tokenise", {"key": k, "training_set": t}) for k, t in self.tokenised)
+        yield from (("import_specialist", "import", {"base": b, "model": m}) for b, m in self.imports)
+        yield from (("train_specialist", "train", {"base": b, "model": m}) for b, m in self.supervised)
         yield from (("train_grpo", "train", {"base": b, "model": "specialist_math"}) for b in self.grpo_bases)
         if self.preset.training.multitask:
             yield from (("train_multitask", "train", {"base": b, "model": "multitask"}) for b in bases)
@@ -481,17 +777,38 @@ class Plan:
             if group.benchmarks:
                 rule = f"evaluate_{group.name}"
                 yield from ((rule, "evaluate", {"base": b, "model": m, "group": group.name}) for b in bases for m in group.models)
+        safety = [s for s in self.settled if s.kind == "safety"]
+        if safety and self.judge:
+            yield ("fetch_judge", "fetch_judge", {"judge": self.preset.evaluation.judge})
+        for chosen in safety:
+            yield from ((chosen.judge_rule, "judge", where) for where in self._settling(chosen))
+        for chosen in self.settled:
+            yield from ((f"settle_{chosen.name}", "settle", where) for where in self._settling(chosen))
         if not self.preset.storage.keep_merged:
             yield from (("drop_weights", "drop", {"base": b, "method": m}) for b in bases for m in self.methods)
         yield ("analyse", "analyse", {})
+        yield ("official", "official", {})
+
+    def _settling(self, chosen: Settled) -> Iterator[dict[str, str]]:
+        """The wildcards of the jobs that settle a group of benchmarks."""
+        for base in self.bases:
+            if chosen.together:
+                yield {"base": base, "group": chosen.name}
+            else:
+                yield from ({"base": base, "model": model, "group": chosen.name} for model in chosen.models)
 
     def stage(self, rule: str, wildcards: Mapping[str, str]) -> tuple[str, dict[str, str]]:
         """The stage of a job by the name of its rule, and the wildcards by which `jobs` names it."""
         if rule.startswith("evaluate_"):
             return "evaluate", {**wildcards, "group": rule.removeprefix("evaluate_")}
+        if rule.startswith("judge"):
+            return "judge", {**wildcards, "group": f"safety{rule.removeprefix('judge')}"}
+        if rule.startswith("settle_"):
+            return "settle", {**wildcards, "group": rule.removeprefix("settle_")}
         if rule.startswith("train_"):
             return "train", dict(wildcards)
-        return {"fetch_data": "prepare", "fetch_training_data": "prepare", "drop_weights": "drop"}.get(rule, rule), dict(wildcards)
+        stages = {"fetch_data": "prepare", "fetch_training_data": "prepare", "import_specialist": "import", "drop_weights": "drop"}
+        return stages.get(rule, rule), dict(wildcards)
 
     def job_counts(self) -> dict[str, int]:
         """Jobs per rule when nothing has been made yet, in the order of the data's way."""

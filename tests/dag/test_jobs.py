@@ -12,10 +12,10 @@ from mergebench.workflow.jobs import planned_jobs
 from mergebench.workflow.plan import Plan
 from tests.dag.campaign import Campaign
 
-pytestmark = [pytest.mark.dag, pytest.mark.xdist_group("dag")]
+pytestmark = pytest.mark.dag
 
 # Outputs that are published together with those that are looked for.
-WRITTEN_TOGETHER = {"rows.jsonl", "train.jsonl", "calibration.jsonl", "losses.jsonl"}
+WRITTEN_TOGETHER = {"rows.jsonl", "examples.jsonl", "train.jsonl", "calibration.jsonl", "losses.jsonl"}
 
 
 def blocks(printed: str) -> list[dict[str, str]]:
@@ -45,7 +45,7 @@ def test_files_and_state_folders_are_those_of_the_rules(tmp_path, monkeypatch):
         assert block["rule"] == job.rule
         assert set(job.outputs) <= outputs
         others = {name.rpartition("/")[2] for name in outputs - set(job.outputs)}
-        assert {name for name in others if not name.endswith(".items.parquet")} <= WRITTEN_TOGETHER
+        assert {name for name in others if not name.endswith((".items.parquet", ".responses.parquet"))} <= WRITTEN_TOGETHER
         words = shlex.split(block["command"].partition(" 2> ")[0])
         spec = json.loads(words[words.index("--spec") + 1])
         stage = words[words.index("run") + 1]

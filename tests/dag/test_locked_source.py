@@ -13,7 +13,7 @@ BASE = "tiny-llama-strong"
 TARGET = f"results/micro/vectors/{BASE}/safety/manifest.json"
 STAGE = "mergebench/vectors/run.py"
 
-pytestmark = [pytest.mark.dag, pytest.mark.xdist_group("locked_source")]
+pytestmark = pytest.mark.dag
 
 
 def edit_when(ready: Path, path: Path, process) -> None:
@@ -29,7 +29,7 @@ def edit_when(ready: Path, path: Path, process) -> None:
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
 def test_a_stage_edited_during_a_run_is_run_as_it_was_and_is_stale_afterwards(tmp_path, warm):
     campaign = Campaign.create(tmp_path / "campaign")
-    assert list(campaign.planned("--", TARGET)) == ["fetch_base", "fetch_training_data", "train_specialist", "vectors"]
+    assert list(campaign.planned("--", TARGET)) == ["fetch_base", "fetch_training_data", "tokenise", "train_specialist", "vectors"]
     before = fingerprint("mergebench.vectors.run")
     process = campaign.start("--", TARGET, warm=warm)
     edit_when(campaign.results / f"models/{BASE}/base/manifest.json", campaign.folder / STAGE, process)

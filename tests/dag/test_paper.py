@@ -10,7 +10,7 @@ import pytest
 from tests.dag.campaign import Campaign
 from tests.unit.workflow.test_plan import PAPER
 
-pytestmark = [pytest.mark.dag, pytest.mark.xdist_group("profiles")]
+pytestmark = pytest.mark.dag
 
 
 def test_the_dry_run_of_the_papers_preset_has_the_papers_jobs(tmp_path):

@@ -13,7 +13,6 @@ DATA = os.environ.get("MERGEBENCH_REAL_DATA", "")
 pytestmark = [
     pytest.mark.dag,
     pytest.mark.real,
-    pytest.mark.xdist_group("dag-real"),
     pytest.mark.skipif(not Path(DATA).is_dir() or not DATA, reason="MERGEBENCH_REAL_DATA does not name a folder of benchmark files"),
 ]
 

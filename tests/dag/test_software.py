@@ -11,7 +11,7 @@ import pytest
 
 from tests.dag.campaign import Campaign
 
-pytestmark = [pytest.mark.dag, pytest.mark.xdist_group("software")]
+pytestmark = pytest.mark.dag
 
 TARGET = "results/micro/data/gsm8k/manifest.json"
 

@@ -13,7 +13,7 @@ import yaml
 
 from tests.dag.campaign import Campaign
 
-pytestmark = [pytest.mark.dag, pytest.mark.xdist_group("dag_storage")]
+pytestmark = pytest.mark.dag
 BASES = ("tiny-llama-weak", "tiny-llama-strong")
 METHODS = ("model_soup", "task_arithmetic")
 
@@ -55,9 +55,8 @@ def budget(kept) -> float:
 def dropped(kept, budget, tmp_path_factory) -> Campaign:
     """The same campaign, with dropping and a budget from its first merge on."""
     campaign = kept.fork(tmp_path_factory.mktemp("storage") / "dropped")
-    for path in [*campaign.results.glob("models/*/merged_*"), *campaign.results.glob("scores/*/merged_*"), campaign.results / "tables"]:
-        shutil.rmtree(path)
-    for path in campaign.results.glob(".state/evaluate-*"):
+    merged = [path for kind in ("models", "answers", "scores", ".state/asked") for path in campaign.results.glob(f"{kind}/*/merged_*")]
+    for path in [*merged, campaign.results / "tables"]:
         shutil.rmtree(path)
     configure(campaign, keep_merged=False, budget_gb=budget)
     campaign.run()
@@ -99,18 +98,27 @@ def test_the_second_base_was_merged_after_the_first_was_dropped(dropped):
 def test_a_deleted_score_is_made_again_as_it_was_and_nothing_else_is(campaign):
     before = tables(campaign)
     score = campaign.results / f"scores/{BASES[0]}/merged_task_arithmetic/gsm8k.json"
-    content = score.read_bytes()
+    content = json.loads(score.read_text())
     score.unlink()
-    for state in campaign.results.glob(".state/evaluate-*"):  # else the score is restored without the weights
-        shutil.rmtree(state)
-    assert campaign.planned() == {"evaluate_general": 1, "drop_weights": 1, "analyse": 1, "all": 1}
+    planned = {"evaluate_general": 1, "judge": 1, "settle_safety": 1, "drop_weights": 1, "analyse": 1, "official": 1, "all": 1}
+    assert campaign.planned() == planned
+    shutil.rmtree(campaign.results / ".state/asked")  # else the score is restored without the weights
     campaign.run()
-    assert score.read_bytes() == content
+    assert {**json.loads(score.read_text()), "seconds": 0} == {**content, "seconds": 0}
     assert tables(campaign) == before
     assert shards(campaign) == []
     log = campaign.results / f"logs/evaluate/{BASES[0]}/merged_task_arithmetic/general.log"
     assert "was dropped; making it again" in log.read_text()
     assert campaign.planned() == {}
+
+
+def test_a_score_that_is_kept_is_restored_without_the_weights(campaign):
+    score = campaign.results / f"scores/{BASES[0]}/merged_task_arithmetic/gsm8k.json"
+    content = score.read_bytes()
+    score.unlink()
+    campaign.run()
+    assert score.read_bytes() == content
+    assert "making it again" not in (campaign.results / f"logs/evaluate/{BASES[0]}/merged_task_arithmetic/general.log").read_text()
 
 
 def test_changing_the_settings_makes_nothing_finished_again(kept, campaign, budget, tmp_path):
@@ -129,8 +137,10 @@ def test_one_file_asked_for_does_not_wait_for_other_bases(dropped, budget, tmp_p
     fresh = Campaign.create(tmp_path / "fresh")
     configure(fresh, keep_merged=False, budget_gb=budget)
     target = f"results/micro/models/{BASES[1]}/merged_model_soup/manifest.json"
-    assert fresh.planned("--", target)["fetch_base"] == 1
-    assert fresh.planned("--", "all")["fetch_base"] == 2
+    one, all_of_them = fresh.planned("--", target), fresh.planned("--", "all")
+    assert one["merge"] == 1
+    assert one["train_specialist"] == all_of_them["train_specialist"] / 2
+    assert "drop_weights" not in one
 
 
 def test_the_plan_of_a_finished_campaign_has_nothing_to_do_and_knows_what_jobs_took(dropped):

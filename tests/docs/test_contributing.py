@@ -8,8 +8,6 @@ import pytest
 from tests.docs.conftest import Copy
 from tests.docs.pages import ROOT, Block, blocks
 
-pytestmark = pytest.mark.xdist_group("contributing")
-
 PAGE = ROOT / "CONTRIBUTING.md"
 
 

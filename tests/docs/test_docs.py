@@ -18,8 +18,6 @@ from tests.docs.conftest import Copy
 from tests.docs.pages import COMMANDS, PAGES, ROOT, Command, anchors, blocks, commands, links, rows
 from tests.docs.schema import keys
 
-pytestmark = pytest.mark.xdist_group("docs")
-
 ALL = commands()
 ASKING = {"-n", "--rulegraph"}
 
@@ -175,6 +173,15 @@ def test_data_names_every_dataset_and_every_local_file():
         files = [name for names in parts for name in names] + ([local["glob"]] if "glob" in local else [])
         assert dataset in named
         assert [file for file in files if f"`{file}`" not in text] == []
+
+
+def test_training_data_states_every_known_count():
+    lines = (ROOT / "docs/training-data.md").read_text().splitlines()
+    for dataset, entry in catalogue.datasets().items():
+        for name, described in entry.get("filters", {}).items():
+            (line,) = [line for line in lines if line.startswith(f"| `{dataset}` | `{name}`")]
+            counts = [f"{count:,}" for part in described["counts"].values() for count, _ in part.values()]
+            assert "the same" in line or [count for count in counts if count not in line] == []
 
 
 def test_evaluation_states_the_protocol_of_every_benchmark():

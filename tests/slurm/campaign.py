@@ -172,12 +172,15 @@ class ClusterCampaign(Campaign):
         """Delete results and everything that jobs could restore or resume them from."""
         for path in paths:
             remove(self.results / path)
-        for state in self.results.glob(".state/*-*"):
+        for state in [
+            *self.results.glob(".state/*-*"),
+            *(self.results / ".state" / kind for kind in ("asked", "settled", "verdicts", "labels")),
+        ]:
             remove(state)
 
     def forget_scores(self, *models: str) -> None:
-        """Delete all scores of some models."""
-        self.forget(*(f"scores/{BASE}/{model}" for model in models))
+        """Delete all answers and scores of some models."""
+        self.forget(*(f"{kind}/{BASE}/{model}" for kind in ("answers", "scores") for model in models))
 
     def use_partition(self, name: str) -> None:
         """Fill in the partition, as a site does."""

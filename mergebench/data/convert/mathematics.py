@@ -2,6 +2,7 @@
 
 import re
 
+from mergebench.data.convert.selection import NO_PROMPT, exchange, given
 from mergebench.data.records import Parts, Record, Row
 from mergebench.data.sampling import fraction
 
@@ -95,21 +96,18 @@ def _question(record: Record) -> str:
     return f"Q: {record.text('question').strip()}\nA:"
 
 
-def dart_math(parts: Parts, seed: int) -> list[Row]:
+def dart_math(record: Record, index: int) -> Row | str:
     """DART-Math: several sampled solutions per question."""
-    return [
-        {"id": f"{index:06d}", "prompt": _problem(record.text("query")), "response": record.text("response").strip()}
-        for index, record in enumerate(parts["rows"])
-    ]
+    return exchange(_problem(given(record, "query")), given(record, "response").strip(), id=f"{index:06d}")
 
 
-def numina_tir(parts: Parts, seed: int) -> list[Row]:
+def numina_tir(record: Record, index: int) -> Row | str:
     """NuminaMath-TIR: problems whose solution holds a boxed answer; those without one cannot be rewarded."""
-    answered = ((i, r, last_boxed(r.text("solution"))) for i, r in enumerate(parts["rows"]))
-    return [
-        {"id": f"{index:05d}", "prompt": _problem(record.text("problem")), "answer": answer} for index, record, answer in answered if answer
-    ]
+    prompt, answer = _problem(given(record, "problem")), (last_boxed(given(record, "solution")) or "").strip()
+    if not prompt:
+        return NO_PROMPT
+    return {"id": f"{index:05d}", "prompt": prompt, "answer": answer} if answer else "no boxed answer"
 
 
 def _problem(text: str) -> str:
-    return f"Problem: {text.strip()}\nSolution:"
+    return f"Problem: {text.strip()}\nSolution:" if text else ""

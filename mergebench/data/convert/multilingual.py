@@ -3,13 +3,14 @@
 import random
 import re
 
+from mergebench.data.convert.selection import exchange, given
 from mergebench.data.records import Parts, Record, Row
 from mergebench.data.sampling import fraction
 from mergebench.errors import MergebenchError
 
 LETTERS = "ABCDE"
 LANGUAGES = {"fr": "French", "es": "Spanish", "de": "German", "ru": "Russian"}
-AYA_LANGUAGES = {"fra", "spa", "deu", "rus"}
+AYA_LANGUAGES = {"fra": "fr", "spa": "es", "deu": "de", "rus": "ru"}
 
 # Documents of the parallel prose whose hash is below this share are scored; the others are trained on.
 SCORED_SHARE = 0.5
@@ -17,13 +18,13 @@ SHORTEST_SENTENCE = 8
 
 
 def m_mmlu(parts: Parts, seed: int) -> list[Row]:
-    """M_MMLU: one part per language; four options."""
+    """M_MMLU: one part per language; four options, with the outer spaces that lm-eval's prompt shows too."""
     return [
         {
             "id": f"{language}/{record['id']}",
             "language": language,
             "question": record.text("instruction").strip(),
-            "choices": [record.text(f"option_{letter}").strip() for letter in "abcd"],
+            "choices": [record.text(f"option_{letter}") for letter in "abcd"],
             "answer": letter_index(record),
         }
         for language, records in parts.items()
@@ -141,10 +142,9 @@ def _halves(sentence: str) -> tuple[str, str]:
     return " ".join(words[:middle]), " ".join(words[middle:])
 
 
-def aya(parts: Parts, seed: int) -> list[Row]:
+def aya(record: Record, index: int) -> Row | str:
     """Aya's human-written exchanges in the four languages of the benchmarks."""
-    return [
-        {"id": f"{index:06d}", "prompt": record.text("inputs").strip(), "response": record.text("targets").strip()}
-        for index, record in enumerate(parts["rows"])
-        if record["language_code"] in AYA_LANGUAGES
-    ]
+    language = AYA_LANGUAGES.get(record["language_code"])
+    if language is None:
+        return "another language"
+    return exchange(given(record, "inputs").strip(), given(record, "targets").strip(), id=f"{index:06d}", language=language)

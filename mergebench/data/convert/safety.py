@@ -2,6 +2,7 @@
 
 import random
 
+from mergebench.data.convert.selection import exchange, given
 from mergebench.data.records import Parts, Record, Row, same_text
 from mergebench.data.sampling import distinct
 from mergebench.errors import MergebenchError
@@ -16,12 +17,20 @@ def wildguardtest(parts: Parts, seed: int) -> list[Row]:
         {
             "id": f"{index:04d}",
             "prompt": record["prompt"],
-            "adversarial": bool(record["adversarial"]),
+            "adversarial": _flag(record, "adversarial"),
             "subcategory": record["subcategory"],
         }
         for index, record in enumerate(parts["rows"])
         if record["prompt_harm_label"] == "harmful" and record["response_harm_label"]
     ]
+
+
+def _flag(record: Record, column: str) -> bool:
+    """A column of truth values; a table saved as text would make "False" true."""
+    value = record[column]
+    if not isinstance(value, bool):
+        raise record.error(f"{column!r} is a {type(value).__name__}, expected true or false")
+    return value
 
 
 def harmbench(parts: Parts, seed: int) -> list[Row]:
@@ -102,19 +111,32 @@ def wildjailbreak(parts: Parts, seed: int) -> list[Row]:
     ]
 
 
-def safety_mixture(parts: Parts, seed: int) -> list[Row]:
-    """WildGuardTrain's responses that a safe model may give, and WildJailbreak's completions.
+def wildguard_sft(record: Record, index: int) -> Row | str:
+    """WildGuardTrain's responses that a safe model may give.
 
-    WildGuardTrain exists to train a classifier: many of its rows have no response, and many responses are harmful.
-    Kept are responses labelled unharmful, and to harmful prompts only refusals.
+    The set exists to train a classifier: many rows have no response, and many responses are harmful. Kept are
+    responses labelled unharmful, and to prompts not labelled unharmful only refusals.
     """
-    rows = []
-    for index, record in enumerate(parts["wildguard"]):
-        refuses = record["response_refusal_label"] == "refusal"
-        harmless = record["response_harm_label"] == "unharmful"
-        if record["response"] and harmless and (refuses or record["prompt_harm_label"] == "unharmful"):
-            rows.append({"id": f"wildguard/{index:06d}", "prompt": record["prompt"], "response": record["response"]})
-    for index, record in enumerate(parts["wildjailbreak"]):
-        prompt = record["adversarial"] if record.text("data_type").startswith("adversarial") else record["vanilla"]
-        rows.append({"id": f"wildjailbreak/{index:06d}", "prompt": prompt, "response": record["completion"]})
-    return [row for row in rows if row["prompt"].strip() and row["response"].strip()]
+    row = wildguard_all(record, index)
+    if isinstance(row, str):
+        return row
+    if record["response_harm_label"] != "unharmful":
+        return "response not labelled unharmful"
+    if record["prompt_harm_label"] != "unharmful" and record["response_refusal_label"] != "refusal":
+        return "compliance with a prompt not labelled unharmful"
+    return row
+
+
+def wildguard_all(record: Record, index: int) -> Row | str:
+    """All of WildGuardTrain's rows that have a response, harmful ones too: the paper counts every row of the set."""
+    return exchange(given(record, "prompt"), given(record, "response"), id=f"wildguard/{index:06d}")
+
+
+def wildjailbreak_train(record: Record, index: int) -> Row | str:
+    """WildJailbreak's completions. The prompt of an adversarial row is the adversarial one, of others the vanilla one.
+
+    Read from the published TSV as text: a table reader that takes "None" or "NA" for a missing value would lose rows.
+    """
+    adversarial = record.text("data_type").startswith("adversarial")
+    prompt = given(record, "adversarial" if adversarial else "vanilla")
+    return exchange(prompt, given(record, "completion"), id=f"wildjailbreak/{index:06d}")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mergebench.workflow.doctor.commands import Answer, ask
-from mergebench.workflow.jobs import planned_jobs
+from mergebench.workflow.jobs import GROUPED, planned_jobs
 from mergebench.workflow.plan import Plan
 from mergebench.workflow.resources import Resources, Site
 
@@ -174,14 +174,14 @@ def parse_nodes(text: str) -> list[NodeGroup]:
 def largest_requests(plan: Plan, profile: dict[str, Any]) -> list[Request]:
     """For each rule that is submitted the largest numbers that its first attempts ask for.
 
-    The rules of evaluation count as one, but for those that the profile gives resources of their own.
+    The rules of a stage of evaluation count as one, but for those that the profile gives resources of their own.
     """
     defaults, overrides = profile.get("default-resources") or {}, profile.get("set-resources") or {}
     resources = Resources(plan, Site.of(defaults))
     found: dict[str, list[dict[str, int]]] = {}
     for job in planned_jobs(plan):
         if not job.local:
-            rule = "evaluate" if job.stage == "evaluate" and job.rule not in overrides else job.rule
+            rule = job.stage if job.stage in GROUPED and job.rule not in overrides else job.rule
             found.setdefault(rule, []).append(asdict(resources.of(job.stage, None, **job.wildcards)))
     return [_largest(rule, asked, defaults, overrides.get(rule) or {}) for rule, asked in found.items()]
 

@@ -69,7 +69,7 @@ def sandbox(facts: Facts, where: str, machine: dict[str, Any]) -> Iterator[Findi
         yield warning(name, f"weak ({told}), which evaluation.allow_weak_sandbox accepts", "run the coding benchmarks on a newer kernel.")
     else:
         todo = (
-            "use nodes with Landlock (Linux 5.13 or newer) and user namespaces or seccomp, or set evaluation.allow_weak_sandbox "
+            "use nodes with bubblewrap, or with Landlock (Linux 5.13 or newer) and seccomp, or set evaluation.allow_weak_sandbox "
             "to true to run programs written by the model with resource limits only."
         )
         severity = warning if where == "here" and facts.nodes else failed

@@ -18,7 +18,7 @@ FILES_PER_SCORE = 6
 
 
 def gated(plan: Plan) -> list[str]:
-    """Bases and datasets that are not fetched yet and whose licence the hub asks to accept."""
+    """Bases, datasets and the judge that are not fetched yet and whose licence the hub asks to accept."""
     data = plan.preset.data
     bases = {b: e for b in plan.bases if (e := catalogue.bases()[b]).get("gated") and "path" not in e}
     wanted = [b for b in bases if not Path(plan.model(b, "base"), "manifest.json").is_file()]
@@ -26,6 +26,10 @@ def gated(plan: Plan) -> list[str]:
     for name in (*plan.benchmark_datasets, *plan.training_sets):
         if entries[name].get("gated") and data.sources.get(name, data.source) == "hub" and not Path(plan.data(name)).is_file():
             wanted.append(name)
+    if plan.judge and not Path(plan.judge, "manifest.json").is_file():
+        name = plan.preset.evaluation.judge
+        entry = catalogue.judges()[name]
+        wanted += [name] if entry.get("gated") and "path" not in entry else []
     return wanted
 
 

@@ -84,13 +84,15 @@ def source() -> dict[str, str]:
 def sandbox() -> dict[str, Any]:
     """What could confine programs written by a model."""
     try:
-        from mergebench.evaluation.code.confinement import detect
-
-        with tempfile.TemporaryDirectory() as folder:
-            means = detect(folder)
-    except (ImportError, OSError, AttributeError) as error:
+        from mergebench.errors import MergebenchError
+        from mergebench.evaluation.code.sandbox import detect
+    except ImportError as error:
         return {"strong": False, "network": "unknown", "files": f"{type(error).__name__}: {error}"}
-    return {"strong": means.strong, "network": means.network, "files": f"landlock {means.landlock}" if means.landlock else "open"}
+    try:
+        means = detect()
+    except (MergebenchError, OSError) as error:
+        return {"strong": False, "network": "unknown", "files": str(error)}
+    return {"strong": means.strong, "network": f"{means.tier} ({means.network})", "files": means.files}
 
 
 def gpu() -> dict[str, Any]:

@@ -189,6 +189,7 @@ def write_knowledge(root: Path) -> None:
     for subject in ("anatomy", "world_religions"):
         lines = [[f'Which, "{i}"?', "a", "b", "c", "d", "ABCDA"[i]] for i in range(5)]
         table(root / f"mmlu/test/{subject}_test.csv", None, lines)
+    table(root / "mmlu/dev/anatomy_dev.csv", None, [[f"Example {i}?", " a", "b ", "c", "d", "DCBAD"[i]] for i in range(5)])
     stem = [{"question": f"q{i}", "type": "college_physics", "choices": ["1", "2", "3", "4"], "answer": i % 4} for i in range(5)]
     jsonl(root / "mmlu_stem/test.jsonl", stem)
     questions = ["Who?", '"Who wrote ""It""?"', '"It" and "Us"', "\u2028Where?", "When?"]

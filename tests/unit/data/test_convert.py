@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from mergebench import catalogue
-from mergebench.data.convert import HUB, LOCAL, knowledge, mathematics, multilingual, safety
+from mergebench.data.convert import FILTERS, HUB, LOCAL, convert_training, knowledge, mathematics, multilingual, safety
+from mergebench.data.convert.selection import Tally
 from mergebench.data.records import Record, Row, same_text
 from mergebench.data.schema import SCHEMAS, check_rows
 from mergebench.errors import MergebenchError
@@ -18,8 +19,18 @@ def records(*values: Row) -> list[Record]:
     return [Record(value, f"record {number}") for number, value in enumerate(values, start=1)]
 
 
+def trained_on(dataset: str, name: str | None = None, **parts: list[Row]) -> tuple[list[Row], dict[str, Tally]]:
+    """Rows that a filter makes of the records of a published training set, and what became of the records."""
+    entry = {"filter": name or next(iter(FILTERS[dataset]))}
+    return convert_training(dataset, entry, {part: records(*values) for part, values in parts.items()})
+
+
 def test_every_dataset_has_a_converter_for_its_sources() -> None:
-    assert set(LOCAL) == set(HUB) == set(SCHEMAS)
+    assert set(HUB) | set(FILTERS) == set(SCHEMAS)
+    assert set(SCHEMAS) - set(LOCAL) == {"train_safety"}  # has no stand-in
+    assert {name: set(filters) for name, filters in FILTERS.items()} == {
+        name: set(entry["filters"]) for name, entry in catalogue.datasets().items() if "filters" in entry
+    }
     assert {name for name, entry in catalogue.datasets().items() if "hub" not in entry} == {"pud_prose"}
 
 
@@ -83,7 +94,10 @@ def test_reinforcement_learning_and_supervised_training_share_no_question(rows: 
 
 
 def test_problems_whose_answer_cannot_be_checked_are_not_reinforced() -> None:
-    rows = HUB["train_math_grpo"]({"rows": records({"problem": "p", "solution": r"\boxed{2}"}, {"problem": "q", "solution": "a proof"})}, 0)
+    rows, tallies = trained_on(
+        "train_math_grpo", rows=[{"problem": "p", "solution": r"\boxed{2}"}, {"problem": "q", "solution": "a proof"}]
+    )
+    assert tallies["rows"].dropped == {"no boxed answer": 1}
     assert [(row["prompt"], row["answer"]) for row in rows] == [("Problem: p\nSolution:", "2")]
 
 
@@ -153,6 +167,18 @@ def test_the_known_defect_of_humaneval_32_is_corrected() -> None:
     assert "assert abs(_poly(*inp, candidate(*inp))) <= 0.0001" in HUB["humanevalplus"]({"rows": records(record)}, 0)[0]["test"]
 
 
+def test_the_tests_of_mbpp_that_assert_nothing_are_corrected() -> None:
+    lines = "def assertion(out, exp, atol):\n    if isinstance(out, bool):\n        exact_match = out == exp\n    else:\n"
+    defect = f"{lines}        exact_match = exp == (out is not None)\n\nassertion(found(), False, 0)\n"
+    record = {"task_id": 737, "prompt": "p", "code": "c", "test_imports": [], "test_list": ["assert found()"], "test": defect}
+    test = HUB["mbppplus"]({"rows": records(record)}, 0)[0]["test"]
+    for value in (False, None):
+        exec(test, {"found": lambda value=value: value})
+    for value in (True, object()):
+        with pytest.raises(AssertionError):
+            exec(test, {"found": lambda value=value: value})
+
+
 def test_mbpp_programs_bring_their_imports(rows: Rows) -> None:
     row = rows("mbppplus")[0]
     exec(f"{row['code']}\n{row['test']}", {})
@@ -169,6 +195,26 @@ def test_rows_without_an_answer_are_not_trained_on(rows: Rows) -> None:
 
 def test_wildguardtest_scores_labelled_harmful_prompts_only(rows: Rows) -> None:
     assert [row["prompt"] for row in rows("wildguardtest")] == ["p0", "p1"]
+
+
+def test_safety_rows_keep_the_groups_that_are_reported(rows: Rows) -> None:
+    assert [(row["adversarial"], row["subcategory"]) for row in rows("wildguardtest")] == [(False, "others"), (True, "others")]
+    behaviours = [(row["functional_category"], row["semantic_category"], row["context"]) for row in rows("harmbench")]
+    assert behaviours[:3] == [("standard", "illegal", ""), ("contextual", "illegal", "text"), ("copyright", "illegal", "")]
+    assert {row["source"] for row in rows("do_anything_now")} == {"site"}
+    assert {row["type"] for row in rows("xstest")} == {"homonyms", "contrast_homonyms"}
+
+
+def test_a_truth_value_saved_as_text_is_refused() -> None:
+    published = {
+        "prompt": "p",
+        "adversarial": "False",
+        "prompt_harm_label": "harmful",
+        "response_harm_label": "harmful",
+        "subcategory": "s",
+    }
+    with pytest.raises(MergebenchError, match="'adversarial' is a str, expected true or false"):
+        safety.wildguardtest({"rows": records(published)}, 0)
 
 
 def test_safety_training_keeps_refusals_and_harmless_help(rows: Rows) -> None:
@@ -225,7 +271,7 @@ def test_triviaqa_of_the_hub_accepts_the_value_and_its_aliases() -> None:
 def test_unanswerable_questions_have_no_answers(rows: Rows) -> None:
     squad = rows("squadv2")
     assert [row["answers"] for row in squad[:2]] == [[], ["France"]]
-    assert squad[0]["title"] == "Old France"
+    assert squad[0]["title"] == "Old_France"
 
 
 def test_squad_reads_the_same_from_a_table(rows: Rows) -> None:
@@ -271,15 +317,17 @@ def test_wmt14_of_the_hub_translates_into_english() -> None:
 
 def test_aya_keeps_the_benchmarks_languages() -> None:
     table = [{"inputs": " q ", "targets": "a", "language_code": code} for code in ("fra", "eng", "rus")]
-    assert [row["id"] for row in HUB["train_multilingual"]({"rows": records(*table)}, 0)] == ["000000", "000002"]
+    rows, tallies = trained_on("train_multilingual", rows=table)
+    assert [(row["id"], row["language"]) for row in rows] == [("000000", "fr"), ("000002", "ru")]
+    assert str(tallies["rows"]) == "3 records, 2 kept (fr 1, ru 1); dropped 1 another language"
 
 
 def test_tulu_takes_the_first_exchange() -> None:
     said = [("user", "u1"), ("assistant", "a1"), ("user", "u2"), ("assistant", "a2")]
     record = {"id": "x", "messages": [{"role": role, "content": content} for role, content in said]}
-    assert HUB["train_instruction"]({"rows": records(record)}, 0) == [{"id": "x", "prompt": "u1", "response": "a1"}]
+    assert trained_on("train_instruction", rows=[record])[0] == [{"id": "x", "prompt": "u1", "response": "a1"}]
     with pytest.raises(MergebenchError, match="'messages' lacks"):
-        HUB["train_instruction"]({"rows": records({**record, "messages": record["messages"][:1]})}, 0)
+        trained_on("train_instruction", rows=[{**record, "messages": record["messages"][:1]}])
 
 
 @pytest.mark.parametrize("dataset", ["pud_prose", "do_anything_now"])

@@ -106,3 +106,12 @@ def test_an_id_used_twice_in_a_file_is_found(own_folder: Path) -> None:
     path.write_text(json.dumps([*records, records[1]]))
     with pytest.raises(MergebenchError, match=r"m_arc: the id 'fr/ARC/1' is used by rows 2, 6"):
         check_rows("m_arc", load("m_arc", own_folder).rows)
+
+
+def test_everything_that_a_dataset_is_made_from(own_folder: Path) -> None:
+    entry = catalogue.datasets()["mmlu"]
+    dev = own_folder / "mmlu/dev/anatomy_dev.csv"
+    found = local.everything("mmlu", entry, own_folder)
+    assert found == sorted([dev, *own_folder.glob("mmlu/test/*_test.csv")])
+    dev.unlink()
+    assert dev not in local.everything("mmlu", entry, own_folder)

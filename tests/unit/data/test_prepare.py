@@ -123,3 +123,43 @@ def test_a_failed_job_leaves_nothing_behind(job: Make, own_folder: Path) -> None
     with pytest.raises(MergebenchError, match="line 1: a byte that is not UTF-8"):
         execute(prepare, made)
     assert not made.outputs["rows"].parent.exists() or not any(made.outputs["rows"].parent.iterdir())
+
+
+EXAMPLES = {**ROWS, "examples": "examples.jsonl"}
+
+
+@pytest.mark.parametrize("dataset", ["mmlu", "mmlu_stem"])
+def test_worked_examples_lie_beside_the_rows(job: Make, folder: Path, dataset: str) -> None:
+    made = job(EXAMPLES, dataset=dataset, source="local", root=str(folder), limit=3)
+    execute(prepare, made)
+    examples, manifest = lines(made.outputs["examples"]), read_json(made.outputs["manifest"])
+    assert [row["answer"] for row in examples] == [3, 2, 1, 0, 3]
+    assert {row["subject"] for row in examples} == {"anatomy"}
+    assert examples[0]["choices"] == [" a", "b ", "c", "d"]
+    assert manifest["rows"] == {"rows": 3, "examples": 5}
+    assert manifest["sha256"]["examples"] == sha256_file(made.outputs["examples"])
+    assert manifest["source_files"]["mmlu/dev/anatomy_dev.csv"] == sha256_file(folder / "mmlu/dev/anatomy_dev.csv")
+
+
+def test_data_without_worked_examples_have_an_empty_file(job: Make, own_folder: Path) -> None:
+    (own_folder / "mmlu/dev/anatomy_dev.csv").unlink()
+    for dataset, notes in (("gsm8k", []), ("mmlu", ["no worked examples: their files are absent"])):
+        made = job(EXAMPLES, dataset=dataset, source="local", root=str(own_folder))
+        execute(prepare, made)
+        assert made.outputs["examples"].read_text() == ""
+        assert [note for note in read_json(made.outputs["manifest"])["notes"] if "examples" in note] == notes
+
+
+def test_worked_examples_of_the_hub_are_of_the_rows_commit(job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load(dataset: str, entry: dict[str, Any], seed: int, lock: Path | None) -> Loaded:
+        asked.append((dataset, entry["hub"]["parts"]["rows"]["split"], entry["hub"]["parts"]["rows"].get("revision")))
+        row = {"id": f"x/{len(asked)}", "question": "q", "choices": ["a", "b", "c", "d"], "answer": 0, "subject": "x"}
+        return Loaded([row], revisions={"cais/mmlu": "c0ffee"})
+
+    monkeypatch.setattr(hub, "load", load)
+    made = job(EXAMPLES, dataset="mmlu_stem", source="hub", entry={**catalogue.datasets()["mmlu_stem"], "rows": 1})
+    execute(prepare, made)
+    assert asked == [("mmlu_stem", "test", None), ("mmlu", "dev", "c0ffee")]
+    assert [row["id"] for row in lines(made.outputs["examples"])] == ["x/2"]

@@ -76,6 +76,19 @@ def test_harmbench_has_its_three_categories(real_folder: Path) -> None:
     assert kinds == {"standard": 159, "contextual": 81, "copyright": 80}
 
 
+def test_harmbench_has_its_seven_topics_and_a_context_where_one_is_needed(real_folder: Path) -> None:
+    rows = load("harmbench", real_folder)
+    sizes = sorted(Counter(row["semantic_category"] for row in rows).values())
+    assert sizes == [18, 21, 42, 52, 53, 54, 80]
+    assert {row["functional_category"] for row in rows if row["context"]} == {"contextual"}
+    assert sum(bool(row["context"]) for row in rows) == 81
+
+
+def test_xstest_has_18_types_of_25_prompts(real_folder: Path) -> None:
+    assert set(Counter(row["type"] for row in load("xstest", real_folder)).values()) == {25}
+    assert len({row["type"] for row in load("xstest", real_folder)}) == 18
+
+
 def test_squad_has_both_kinds_of_questions(real_folder: Path) -> None:
     assert sum(not row["answers"] for row in load("squadv2", real_folder)) == 3168
 

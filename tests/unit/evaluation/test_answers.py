@@ -60,11 +60,13 @@ def test_conversation_prompt_ends_with_the_last_question():
     assert answers.coqa_prompt(doc) == "Ann has a cat.\n\nQ: Who?\n\nA: Ann\n\nQ: What?\n\nA:"
 
 
-def test_lambada_splits_off_the_last_word():
-    doc = {"text": "She gave the key to Tom \n"}
+def test_lambada_splits_at_the_last_space():
+    doc = {"text": "She gave the key to Tom"}
     assert answers.lambada_context(doc) == "She gave the key to"
     assert answers.lambada_choices(doc) == ["Tom"]
-    assert answers.lambada_choices({"text": "who?\nTom"}) == ["Tom"]
+    # As in lm-eval, line breaks before the last word belong to it.
+    broken = {"text": "she saw the \n\nrecorder"}
+    assert (answers.lambada_context(broken), answers.lambada_choices(broken)) == ("she saw the", ["\n\nrecorder"])
     assert answers.last_word(doc, [(-1.0, True)])["acc"]["outcome"] == 1.0
 
 

@@ -8,8 +8,9 @@ import pytest
 from mergebench import catalogue
 from mergebench.errors import MergebenchError
 from mergebench.evaluation import bleu
+from mergebench.evaluation.asking import Asking
+from mergebench.evaluation.backends.transformers import TransformersLanguageModel
 from mergebench.evaluation.harness import Suite, evaluate
-from mergebench.evaluation.language_models import TransformersLanguageModel
 from mergebench.evaluation.settings import BenchmarkSetting
 from tests.stubs import NONSENSE, GoldModel, RubbishModel
 from tests.unit.evaluation.rows import ROWS
@@ -48,6 +49,7 @@ def test_record_has_everything_that_explains_it(rows):
     assert summary["parts"] == {"fr": 1.0, "ru": 1.0}
     assert {"benchmark": "m_mmlu", "domain": "multilingual", "role": "in_domain", "metric": "acc", "n": 3}.items() <= summary.items()
     assert summary["settings"] == {
+        "protocol": "corrected",
         "shots": 0,
         "formulation": "mcf",
         "apply_chat_template": False,
@@ -60,6 +62,41 @@ def test_record_has_everything_that_explains_it(rows):
     assert {"lm_eval", "torch", "transformers"} <= set(summary["versions"])
     assert summary["judge"] is None
     assert summary["sandbox"] is None
+    assert summary["extraction_failures"] is None
+    assert summary["empty_responses"] is None
+    assert summary["seconds"]["asked"] >= 0
+    assert summary["direction"] == "higher"
+
+
+def test_answers_without_anything_to_extract_and_empty_ones_are_counted(rows):
+    summary = evaluate(RubbishModel(), settings(["gsm8k"]), rows)["gsm8k"].summary
+    assert (summary["extraction_failures"], summary["empty_responses"]) == (len(ROWS["gsm8k"]), 0)
+    silent = evaluate(RubbishModel(), settings(["ifeval"]), rows)["ifeval"].summary
+    assert silent["empty_responses"] == len(ROWS["ifeval"])
+
+
+class Forgetful(GoldModel):
+    """Says of every prompt that it had to be cut."""
+
+    max_length = 7
+
+    def __init__(self):
+        super().__init__()
+        self.truncated, self.unfinished = set(), set()
+
+    def generate_until(self, requests, disable_tqdm=True):
+        self.truncated |= {request.args[0] for request in requests}
+        return super().generate_until(requests)
+
+
+def test_a_benchmark_whose_prompts_do_not_fit_is_refused_and_the_others_are_kept(rows):
+    finished = []
+    asking = Asking(settings(["wmt14", "m_arc"]), rows, most_cut=0.5)
+    with pytest.raises(MergebenchError, match=r"wmt14: 2 of 2 prompts are longer than the model's 7 tokens"):
+        asking.ask(Forgetful(), finished=lambda name, result: finished.append(name))
+    assert finished == ["m_arc"]
+    record = evaluate(Forgetful(), settings(["wmt14"]), rows)["wmt14"]
+    assert record.summary["truncated"]["prompts"] == 2
 
 
 def test_judge_and_sandbox_are_recorded(rows):
@@ -72,8 +109,8 @@ def test_judge_and_sandbox_are_recorded(rows):
 def test_items_follow_the_rows(suite, name):
     items = suite.evaluate(GoldModel())[name].items if name == "ifeval" else None
     if items is None:
-        items = evaluate(GoldModel(), [suite.settings[name]], suite.rows)[name].items
-    assert list(items.columns) == ["item", "outcome", "group", "response", "extra"]
+        items = evaluate(GoldModel(), [suite.settings[name]], suite.asking.rows)[name].items
+    assert list(items.columns) == ["item", "outcome", "group", "response", "extracted", "extra"]
     assert list(items["item"]) == [row["id"] for row in ROWS[name]]
     assert items["outcome"].between(0, 1).all()
     assert all(isinstance(json.loads(extra), dict) for extra in items["extra"])
@@ -129,7 +166,7 @@ def test_one_suite_scores_changed_weights(rows, tokenizer):
     suite = Suite(settings(["m_arc", "wmt14", "squadv2"], apply_chat_template=True, max_tokens=8), rows)
     lm = TransformersLanguageModel(make_model("llama"), tokenizer)
     first, again = (suite.evaluate(lm) for _ in range(2))
-    assert {n: r.summary for n, r in first.items()} == {n: r.summary for n, r in again.items()}
+    assert {n: {**r.summary, "seconds": 0} for n, r in first.items()} == {n: {**r.summary, "seconds": 0} for n, r in again.items()}
     assert first["wmt14"].items.equals(again["wmt14"].items)
     assert first["wmt14"].summary["truncated"]["answers"] == 2
     with torch.no_grad():
@@ -143,7 +180,7 @@ def test_the_model_sees_the_template_once(rows, tokenizer):
 
     suite = Suite(settings(["wmt14"], apply_chat_template=True, max_tokens=4), rows)
     suite.evaluate(TransformersLanguageModel(make_model("llama"), tokenizer))
-    assert suite.tasks["wmt14"].instances[1].args[0] == (
+    assert suite.asking.tasks["wmt14"].instances[1].args[0] == (
         "<bos>### Instruction:\nFrench phrase: Il pleut.\nEnglish phrase:\n\n### Response:\n"
     )
 
@@ -157,9 +194,9 @@ def test_records_come_as_they_are_finished(rows):
 def test_mistakes_are_found_before_anything_is_scored(rows):
     with pytest.raises(MergebenchError, match="named twice"):
         Suite(settings(["math", "math"]), rows)
-    with pytest.raises(MergebenchError, match="available: keyword"):
-        Suite([BenchmarkSetting("xstest", judge="wildguard")], rows)
-    with pytest.raises(MergebenchError, match="only programs are scored over several samples"):
+    with pytest.raises(MergebenchError, match="judge is 'wildgard'"):
+        Suite([BenchmarkSetting("xstest", judge="wildgard")], rows)
+    with pytest.raises(MergebenchError, match="only programs and answers to safety prompts"):
         Suite([BenchmarkSetting("math", samples=4, temperature=1.0)], rows)
     with pytest.raises(MergebenchError, match="has no rows among the inputs"):
         Suite(settings(["math"]), {})

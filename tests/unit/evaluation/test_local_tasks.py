@@ -1,5 +1,7 @@
 """What a model sees of each benchmark, and how settings change it."""
 
+import json
+
 import pytest
 
 from mergebench import catalogue
@@ -102,9 +104,37 @@ def test_gsm8k_equals_lm_evals_own_prompt(rows):
     assert requests(rows, "gsm8k", shots=None)[0][0] == shown + PROMPTS["gsm8k"]
 
 
-def test_more_shots_than_examples_is_an_error(rows):
-    with pytest.raises(MergebenchError, match=r"shots is 5, but mmlu.yaml has 0 worked examples"):
+def test_more_shots_than_examples_is_an_error(rows, tmp_path):
+    with pytest.raises(MergebenchError, match=r"shots is 9, but gsm8k.yaml has 8 worked examples"):
+        requests(rows, "gsm8k", shots=9)
+    with pytest.raises(MergebenchError, match=r"mmlu: shots is 5, but .*examples.jsonl does not exist"):
         requests(rows, "mmlu", shots=5)
+    (tmp_path / "mmlu").mkdir()
+    (tmp_path / "mmlu/rows.jsonl").write_bytes((rows / "mmlu/rows.jsonl").read_bytes())
+    (tmp_path / "mmlu/examples.jsonl").write_text("")
+    with pytest.raises(MergebenchError, match=r"shots is 5, but examples.jsonl has 0 worked examples of high_school_physics"):
+        requests(tmp_path, "mmlu", shots=5)
+
+
+def test_worked_examples_are_the_first_of_the_subject(rows, tmp_path):
+    (tmp_path / "mmlu").mkdir()
+    (tmp_path / "mmlu/rows.jsonl").write_bytes((rows / "mmlu/rows.jsonl").read_bytes())
+    examples = [
+        {"id": f"{subject}/{n}", "question": f"{subject} {n}?", "choices": ["a", "b", "c", "d"], "answer": n % 4, "subject": subject}
+        for n in range(5)
+        for subject in ("chemistry", "high_school_physics")
+    ]
+    (tmp_path / "mmlu/examples.jsonl").write_text("".join(json.dumps(example) + "\n" for example in examples))
+    prompt = requests(tmp_path, "mmlu", shots=2)[0][0]
+    assert prompt == (
+        "The following are multiple choice questions (with answers) about high school physics.\n\n"
+        "high_school_physics 0?\nA. a\nB. b\nC. c\nD. d\nAnswer: A\n\n"
+        "high_school_physics 1?\nA. a\nB. b\nC. c\nD. d\nAnswer: B\n\n"
+        "Largest planet?\nA. Mars\nB. Jupiter\nC. Venus\nD. Earth\nAnswer:"
+    )
+    assert requests(tmp_path, "mmlu", shots=1, formulation="cloze")[0][0] == (
+        "high_school_physics 0?\nAnswer: a\n\nLargest planet?\nAnswer:"
+    )
 
 
 def test_generation_settings_override_the_file(rows):

@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from mergebench.training.preemption import AGAIN, COMPLETE, Preempted, Signals, mark_complete, newest_checkpoint
+from mergebench.errors import MergebenchError
+from mergebench.training.preemption import AGAIN, COMPLETE, Preempted, Signals, check_processes, mark_complete, newest_checkpoint
 
 
 @pytest.fixture
@@ -69,3 +70,17 @@ def test_handlers_are_put_back_after_training():
 
 def test_the_exit_code_means_again():
     assert Preempted("SIGTERM").code == AGAIN == 75
+
+
+def test_a_divided_checkpoint_wants_as_many_processes(checkpoints):
+    checkpoint = checkpoints(5, complete=False)
+    mark_complete(checkpoint, "run", processes=4)
+    check_processes(checkpoint, 4)
+    with pytest.raises(
+        MergebenchError, match=r"divided among 4 processes, now there are 2; start as many as before \(--tasks 4\), or delete"
+    ):
+        check_processes(checkpoint, 2)
+
+
+def test_a_checkpoint_that_is_not_divided_takes_any_number(checkpoints):
+    check_processes(checkpoints(5), 3)

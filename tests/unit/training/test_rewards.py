@@ -2,6 +2,7 @@
 
 import pytest
 
+from mergebench.training import verifier
 from mergebench.training.rewards import accuracy, accuracy_reward, anchored_answer, equivalent, extract_answer, format_reward
 
 
@@ -63,3 +64,41 @@ def test_rewards_take_conversational_completions():
     completions = [[{"role": "assistant", "content": "#### 3"}], [{"role": "assistant", "content": "4"}]]
     assert accuracy_reward(completions, answer=["3", "5"]) == [1.0, 0.0]
     assert format_reward(completions, answer=["3", "5"]) == [1.0, 0.0]
+
+
+HOSTILE = {
+    "a tower of powers": r"\boxed{9^{9^{9^9}}}",
+    "a factorial": r"\boxed{(10^8)!}",
+    "open braces": r"\boxed{" * 3000,
+    "nested boxes": r"\boxed{" * 500 + "x" + "}" * 500,
+    "a phrase and nothing": "the answer is" + "\n " * 20_000,
+    "many phrases": "answer: " * 10_000,
+    "a long number": "#### " + "1" * 100_000,
+    "spaces": "####" + " " * 100_000 + "\n",
+    "a division by zero": r"\boxed{\frac{1}{0}}",
+    "no text at all": "",
+    "surrogates and zeros": "#### \x00\ud800",
+    "python": "#### __import__('os').system('true')",
+    "a unit of spaces": "#### 5" + " " * 50_000 + "!",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_text_stops_the_reward(name, monkeypatch):
+    monkeypatch.setattr(verifier, "SECONDS", 0.5)
+    assert accuracy_reward([HOSTILE[name]], answer=[r"x^2+1"]) == [0.0]
+    assert format_reward([HOSTILE[name]])[0] in (0.0, 1.0)
+
+
+def test_the_verifier_answers_again_after_it_was_ended(monkeypatch):
+    monkeypatch.setattr(verifier, "SECONDS", 0.5)
+    assert not equivalent("9^{9^{9^9}}", "x")
+    monkeypatch.undo()
+    assert equivalent("x^2+1", "1+x^2")
+
+
+def test_without_math_verify_expressions_are_compared_as_texts(monkeypatch):
+    monkeypatch.setattr(verifier, "installed", lambda: False)
+    assert equivalent("1/2", "0.5")
+    assert equivalent(r"x ^ 2", "x^2")
+    assert not equivalent("x^2+1", "1+x^2")

@@ -56,6 +56,24 @@ def test_micro_batches_do_not_change_the_loss(pico_base, math, tmp_path):
     assert losses(tmp_path / "micro")[1]["loss"] == pytest.approx(losses(tmp_path / "whole")[1]["loss"], abs=1e-4)
 
 
+@pytest.mark.parametrize("kept", ["selective", "full"])
+def test_what_is_computed_again_does_not_change_the_loss(pico_base, math, tmp_path, kept):
+    train(sft_spec(3, log_every=1, packing=True), pico_base, math, tmp_path / "kept")
+    train(sft_spec(3, log_every=1, packing=True, activation_checkpointing=kept), pico_base, math, tmp_path / "again")
+    assert [line["loss"] for line in losses(tmp_path / "again")] == pytest.approx(
+        [line["loss"] for line in losses(tmp_path / "kept")], abs=1e-5
+    )
+
+
+def test_packs_fill_the_steps(pico_llama, math, tmp_path):
+    spec = sft_spec(packing=True, batch_unit="packs", batch_size=2, max_length=128)
+    del spec["settings"]["steps"]
+    facts = train(spec | {"settings": spec["settings"] | {"epochs": 1}}, pico_llama, math, tmp_path)
+    assert facts["samples_seen"] == 60
+    assert facts["tokens_seen"] == facts["tokens"]
+    assert facts["steps"] == 15  # samples of 44 to 47 tokens: two of them fit into a row
+
+
 def test_packed_rows_do_not_see_each_other(pico_base, math, tmp_path):
     train(sft_spec(2, log_every=1), pico_base, math, tmp_path / "padded")
     train(sft_spec(2, log_every=1, packing=True), pico_base, math, tmp_path / "packed")
@@ -85,6 +103,23 @@ def test_a_signal_saves_and_the_next_run_ends_the_same(pico_base, math, tmp_path
     resumed = train(sft_spec(), pico_base, math, out)
     assert resumed == whole
     assert losses(out) == losses(tmp_path / "whole")
+
+
+def test_adapters_learn_and_resume(pico_llama, math, tmp_path, monkeypatch):
+    spec = sft_spec(lora={"rank": 4, "alpha": 8}, learning_rate=1e-2, log_every=1)
+    whole = train(spec, pico_llama, math, tmp_path / "whole")
+    assert losses(tmp_path / "whole")[-1]["loss"] < losses(tmp_path / "whole")[0]["loss"] - 0.1
+    report = Watch.on_step_end
+
+    def interrupt(self, args, state, control, **rest):
+        if state.global_step == 5:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(Watch, "on_step_end", interrupt)
+    with pytest.raises(SystemExit):
+        train(spec, pico_llama, math, tmp_path / "interrupted")
+    monkeypatch.setattr(Watch, "on_step_end", report)
+    assert train(spec, pico_llama, math, tmp_path / "interrupted") == whole
 
 
 def test_a_killed_run_goes_on_from_its_last_periodic_checkpoint(pico_llama, math, tmp_path, monkeypatch):
@@ -166,6 +201,18 @@ def test_grpo_raises_its_reward_on_top_of_sft(pico_llama, grpo_rows, tmp_path):
     assert sum(rewards[-5:]) > 1.5 * sum(rewards[:5])
     assert facts["steps"] == 20
     assert facts["relative_norm"] != supervised["relative_norm"]
+
+
+def test_vllm_is_refused_where_it_cannot_run(pico_llama, grpo_rows, tmp_path):
+    with pytest.raises(MergebenchError, match="vllm needs the package vllm and a GPU"):
+        train(grpo_spec(vllm=True), pico_llama, None, tmp_path, data=[], grpo_data=grpo_rows[1])
+
+
+def test_grpo_leaves_out_the_rows_of_the_report(pico_llama, grpo_rows, tmp_path):
+    hits = tmp_path / "hits.jsonl"
+    hits.write_text("".join(json.dumps({"id": row["id"]}) + "\n" for row in sums(50)))
+    facts = train(grpo_spec(steps=1), pico_llama, None, tmp_path / "out", data=[], grpo_data=grpo_rows[1], hits=hits)
+    assert facts["rows"] == {"math": 10}
 
 
 def test_grpo_resumes_to_the_same_weights(pico_base, grpo_rows, tmp_path, monkeypatch):

@@ -15,7 +15,10 @@ from mergebench.training.settings import SftSettings, parse
         ({"learning_rat": 1.0, "learning_rate": 1.0}, "settings.learning_rat: .*allowed keys: learning_rate"),
         ({}, "settings.learning_rate: Field required"),
         ({"learning_rate": -1}, r"settings.learning_rate: .*greater than 0.*\(found -1\)"),
-        ({"learning_rate": 1, "mixture": "all"}, "settings.mixture: .*'proportional' or 'balanced'"),
+        (
+            {"learning_rate": 1, "mixture": "all"},
+            r"settings.mixture: .*mixture 'all' is unknown; allowed: proportional, balanced, capped\(N\)",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(values, message):

@@ -377,7 +377,9 @@ def paper() -> Plan:
 
 def test_requests_are_the_largest_of_each_rule(paper):
     found = {r.rule: r for r in largest_requests(paper, read_profile(ROOT / "profiles/slurm"))}
-    assert set(found) == {"train_specialist", "train_grpo", "train_multitask", "vectors", "statistics", "tune", "merge", "evaluate"}
+    prepared, trained = {"decontaminate", "tokenise"}, {"train_specialist", "train_grpo", "train_multitask"}
+    assert set(found) == {*prepared, *trained, "vectors", "statistics", "tune", "merge", "evaluate", "judge", "settle"}
+    assert (found["judge"].gpu, found["settle"].gpu) == (1, 0)
     assert found["train_specialist"].gpu >= 1
     assert found["merge"].gpu == 0
     small = Plan(config.load(ROOT / "config.yaml", preset="micro"))
@@ -387,15 +389,15 @@ def test_requests_are_the_largest_of_each_rule(paper):
 def test_what_the_profile_sets_for_a_rule_counts(paper):
     profile = {
         "default-resources": {"slurm_partition": "gpu", "slurm_account": "physics", "mem_mb": 5, "gpu_model": "a100"},
-        "set-resources": {"merge": {"slurm_partition": "cpu", "mem_mb": 1234, "runtime": "60 * attempt"}, "evaluate_math": {"gpu": 2}},
+        "set-resources": {"merge": {"slurm_partition": "cpu", "mem_mb": 1234, "runtime": "60 * attempt"}, "evaluate_general_3": {"gpu": 2}},
     }
     found = {r.rule: r for r in largest_requests(paper, profile)}
     assert (found["merge"].partition, found["merge"].mem_mb) == ("cpu", 1234)
     assert found["merge"].runtime == {r.rule: r for r in largest_requests(paper, {})}["merge"].runtime
     assert (found["tune"].partition, found["tune"].account, found["tune"].gpu_model) == ("gpu", "physics", "a100")
     assert found["tune"].mem_mb > 5
-    assert {"evaluate", "evaluate_math"} <= set(found)
-    assert found["evaluate_math"].gpu == 2
+    assert {"evaluate", "evaluate_general_3"} <= set(found)
+    assert found["evaluate_general_3"].gpu == 2
 
 
 def test_each_partition_is_visited_once_and_with_a_gpu_where_jobs_have_one():

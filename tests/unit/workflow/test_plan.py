@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mergebench import catalogue, config
 from mergebench.errors import MergebenchError
 from mergebench.merging.candidates import candidates
 from mergebench.merging.declarations import declared
-from mergebench.workflow.plan import Plan, alternatives
+from mergebench.workflow.plan import Plan, Settled, alternatives
+from mergebench.workflow.questions import similar
 
 ROOT = Path(__file__).parents[3]
 RAW = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -20,6 +23,8 @@ PAPER = {
     "fetch_base": 8,
     "fetch_data": 23,
     "fetch_training_data": 6,
+    "decontaminate": 6,
+    "tokenise": 40,
     "train_specialist": 40,
     "train_grpo": 4,
     "train_multitask": 8,
@@ -28,14 +33,23 @@ PAPER = {
     "tune": 48,
     "admit": 8,
     "merge": 72,
-    "evaluate_instruction": 128,
-    "evaluate_math": 128,
-    "evaluate_multilingual": 128,
-    "evaluate_coding": 128,
-    "evaluate_safety": 128,
-    "evaluate_forgetting": 88,
-    "evaluate_surrogates": 40,
+    "evaluate_general_1": 88,
+    "evaluate_general_2": 88,
+    "evaluate_general_3": 88,
+    "evaluate_general_4": 88,
+    "evaluate_specialist_1": 40,
+    "evaluate_specialist_2": 40,
+    "evaluate_specialist_3": 40,
+    "evaluate_surrogates_1": 8,
+    "evaluate_surrogates_2": 32,
+    "fetch_judge": 1,
+    "judge": 8,
+    "judge_surrogates": 8,
+    "settle_code": 128,
+    "settle_safety": 8,
+    "settle_safety_surrogates": 8,
     "analyse": 1,
+    "official": 1,
     "all": 1,
 }
 
@@ -80,7 +94,7 @@ def test_the_full_demo_has_the_papers_grids():
     assert grids[0] == grids[1]
 
 
-@pytest.mark.parametrize(("jobs", "groups"), [("model", 2), ("domain", 7), ("benchmark", 23)])
+@pytest.mark.parametrize(("jobs", "groups"), [("model", 2), ("domain", 7), ("benchmark", 23), ("length", 15)])
 def test_every_score_is_made_by_exactly_one_group(jobs, groups):
     made = plan("tiny", lambda p: p["evaluation"].update(jobs=jobs))
     assert len(made.groups) == groups
@@ -111,6 +125,8 @@ def specs(made: Plan) -> dict[str, str]:
         "fetch_base": made.spec("fetch_base", base=base),
         "prepare gsm8k": made.spec("prepare", dataset="gsm8k"),
         "prepare train_math": made.spec("prepare", training_set="train_math"),
+        "decontaminate train_math": made.spec("decontaminate", training_set="train_math"),
+        "tokenise train_math": made.spec("tokenise", key=made.tokens(base).key, training_set="train_math"),
         "train specialist_math": made.spec("train", base=base, model="specialist_math"),
         "train multitask": made.spec("train", base=base, model="multitask"),
         "vectors": made.spec("vectors", base=base, domain="math"),
@@ -121,6 +137,8 @@ def specs(made: Plan) -> dict[str, str]:
         "merge ties": made.spec("merge", base=base, method="ties"),
         "merge dare": made.spec("merge", base=base, method="dare"),
         **{f"evaluate {g.name}": made.spec("evaluate", base=base, model="base", group=g.name) for g in made.groups},
+        **{f"judge {s.name}": made.spec("judge", base=base, group=s.name) for s in made.settled if s.kind == "safety"},
+        **{f"settle {s.name}": made.spec("settle", base=base, group=s.name) for s in made.settled},
         "analyse": made.spec("analyse"),
     }
     return {name: json.dumps(spec, sort_keys=True) for name, spec in found.items()}
@@ -138,7 +156,14 @@ def specs(made: Plan) -> dict[str, str]:
         (lambda p: p["training"]["multitask"].update(steps={"tiny": 9}), {"train multitask"}),
         (lambda p: p["data"].update(rows=70), {"prepare train_math"}),
         (lambda p: p["data"].update(limits={"gsm8k": 3}), {"prepare gsm8k"}),
+        (lambda p: p["data"].update(ngram=8), {"decontaminate train_math"}),
+        (lambda p: p["data"].update(filters={"train_safety": "paper"}), set()),
         (lambda p: p["evaluation"].update(benchmarks={"gsm8k": {"max_tokens": 9}}), {"evaluate general", "evaluate specialist"}),
+        (lambda p: p["evaluation"].update(benchmarks={"mbppplus": {"timeout_seconds": 9.0}}), {"settle code"}),
+        (lambda p: p["evaluation"].update(allow_weak_sandbox=False), {"settle code"}),
+        (lambda p: p["evaluation"].update(judge="wildguard"), {"judge safety", "judge safety_surrogates", "tune ties", "tune dare"}),
+        (lambda p: p["evaluation"].update(judge_parse_errors=0.2), {"judge safety", "judge safety_surrogates"}),
+        (lambda p: p["evaluation"].update(judging="model"), set()),
     ],
 )
 def test_a_changed_value_changes_the_specs_of_what_depends_on_it(change, stale):
@@ -195,7 +220,110 @@ def test_a_data_folder_that_is_not_there_is_refused_before_planning(monkeypatch,
     plan("tiny").check_data()
 
 
-def test_what_this_version_lacks_is_refused_at_the_start_of_a_run():
-    with pytest.raises(MergebenchError, match="judge is wildguard"):
-        plan("paper").check_runnable()
-    plan("tiny").check_runnable()
+def test_benchmarks_are_deferred_as_their_tasks_say():
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    from mergebench.evaluation.settings import BenchmarkSetting
+
+    said = {name: load_yaml(BenchmarkSetting(name).task_file)["metadata"].get("defer") for name in catalogue.benchmarks()}
+    assert said == {name: plan().deferred(name) for name in catalogue.benchmarks()}
+    assert set(said.values()) == {None, "code", "safety"}
+
+
+@pytest.mark.parametrize("preset", ["paper", "tiny", "micro"])
+@pytest.mark.parametrize("judging", ["base", "model"])
+def test_every_deferred_score_is_settled_by_exactly_one_job_from_answers_that_one_job_makes(preset, judging):
+    made = plan(preset, lambda p: p["evaluation"].update(judging=judging))
+    surrogates = {s for names in made.surrogates.values() for s in names}
+    for model in (*made.general_models, *made.specialists):
+        asked = [b for g in made.groups if model in g.models for b in g.benchmarks if made.deferred(b)]
+        settled = [b for s in made.settled if model in s.models for b in s.benchmarks]
+        assert sorted(asked) == sorted(settled)
+        assert not set(settled) & surrogates or model.startswith("specialist")
+        if model == "specialist_safety":
+            assert set(made.surrogates["safety"]) <= set(settled)
+    for chosen in made.settled:
+        assert chosen.together == (judging == "base" and chosen.kind == "safety")
+        assert {made.deferred(b) for b in chosen.benchmarks} == {chosen.kind}
+
+
+def test_tuning_waits_for_no_merged_model():
+    for chosen in plan().settled:
+        kinds = {catalogue.benchmarks()[b]["role"] for b in chosen.benchmarks}
+        assert len(kinds) == 1
+        if kinds == {"surrogate"}:
+            assert all(model.startswith("specialist") for model in chosen.models)
+
+
+@pytest.mark.parametrize("judge", ["keyword", "wildguard"])
+def test_a_judge_with_a_model_is_fetched_and_runs_on_a_gpu(judge):
+    from mergebench.workflow.jobs import planned_jobs
+    from mergebench.workflow.resources import Resources, Site
+
+    made = plan("paper", lambda p: p["evaluation"].update(judge=judge))
+    weighty = judge == "wildguard"
+    assert made.job_counts().get("fetch_judge") == (1 if weighty else None)
+    jobs = [job for job in planned_jobs(made) if job.stage == "judge"]
+    assert len(jobs) == 16
+    resources = Resources(made, Site())
+    assert {(job.local, resources.of(job.stage, None, **job.wildcards).gpu) for job in jobs} == {(not weighty, int(weighty))}
+    assert ("backend" in made.spec("judge", **jobs[0].wildcards)) == weighty
+
+
+def test_groups_of_similar_length_keep_their_benchmarks_and_none_is_longer_than_the_longest_benchmark():
+    made = plan()
+    seconds = {b: made.reference_seconds(b) for b in made.benchmark_datasets}
+    general = [g.benchmarks for g in made.groups if "merged_ties" in g.models]
+    longest = max(seconds[b] for benchmarks in general for b in benchmarks)
+    for benchmarks in general:
+        assert sum(seconds[b] for b in benchmarks) <= longest * 1.001
+    total = sum(seconds[b] for benchmarks in general for b in benchmarks)
+    assert len(general) <= 2 * total / longest, "two of them never fit into one"
+
+
+@given(st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.floats(0.001, 1000), min_size=1, max_size=12))
+@settings(deadline=None, max_examples=60)
+def test_similar_groups_hold_every_name_once_within_the_largest_cost(costs):
+    groups = similar(costs)
+    assert sorted(name for group in groups for name in group) == sorted(costs)
+    loads = [sum(costs[name] for name in group) for group in groups]
+    assert max(loads) <= max(costs.values()) * (1 + 1e-6)
+    assert sum(sorted(loads)[:2]) > max(costs.values()) * (1 - 1e-6) or len(groups) == 1
+
+
+def test_a_score_that_is_asked_for_alone_gets_jobs_of_its_own_with_the_same_settings():
+    whole, alone = plan("micro"), Plan(plan("micro").configuration, [("base", "gsm8k"), ("merged_ties", "xstest")])
+    assert alone.groups[:2] == whole.groups
+    assert [(g.name, g.benchmarks, g.models) for g in alone.groups[2:]] == [
+        ("general_apart", ("gsm8k", "xstest"), ("base", "merged_ties")),
+    ]
+    assert [s for s in alone.settled if s not in whole.settled] == [
+        Settled("safety_apart", "safety", ("xstest",), ("merged_ties",), together=False)
+    ]
+    assert alone.preferred == [
+        ("evaluate_general_apart", "evaluate_general"),
+        ("settle_safety_apart", "settle_safety"),
+        ("judge_apart", "judge"),
+    ]
+    base = whole.bases[0]
+    together = whole.spec("evaluate", base=base, model="base", group="general")["benchmarks"]
+    apart = alone.spec("evaluate", base=base, model="base", group="general_apart")["benchmarks"]
+    assert apart.items() <= together.items()
+    for rule, stage, wildcards in alone.jobs():
+        given = {k: v for k, v in wildcards.items() if k != "group"}
+        assert alone.stage(rule, given) == (stage, wildcards)
+
+
+@pytest.mark.parametrize("jobs", ["model", "domain", "benchmark", "length"])
+@pytest.mark.parametrize("judging", ["base", "model"])
+def test_how_jobs_are_grouped_decides_no_benchmarks_settings(jobs, judging):
+    def settings_of(made: Plan) -> dict[str, dict]:
+        found: dict[str, dict] = {}
+        for rule, stage, wildcards in made.jobs():
+            if stage in ("evaluate", "settle"):
+                for name, values in made.spec(stage, **wildcards)["benchmarks"].items():
+                    found.setdefault(f"{stage} {name}", values)
+                    assert found[f"{stage} {name}"] == values, rule
+        return found
+
+    assert settings_of(plan("tiny", lambda p: p["evaluation"].update(jobs=jobs, judging=judging))) == settings_of(plan("tiny"))

@@ -8,7 +8,7 @@ import yaml
 
 from mergebench import catalogue, config
 from mergebench.errors import MergebenchError
-from mergebench.workflow.estimates import GB, Estimates
+from mergebench.workflow.estimates import Estimates
 from mergebench.workflow.plan import Plan
 from mergebench.workflow.resources import Escalation, Resources, Site
 
@@ -20,7 +20,7 @@ JOBS = {
     "statistics": {"domain": "math", "kind": "fisher"},
     "tune": {"method": "ties"},
     "merge": {"method": "ties"},
-    "evaluate": {"model": "merged_ties", "group": "math"},
+    "evaluate": {"model": "merged_ties", "group": "general_3"},
 }
 
 
@@ -42,12 +42,14 @@ def sized(monkeypatch):
     def make(parameters, site=None):
         entries = {**catalogue.bases(), "gemma-2-9b": {**catalogue.bases()["gemma-2-9b"], "parameters": parameters}}
         monkeypatch.setattr(catalogue, "bases", lambda: entries)
-        return Resources(plan(), site or Site())
+        training = copy.deepcopy(RAW["presets"]["paper"]["training"])
+        training["supervised"]["large"] |= {"sharding": "zero3", "activation_checkpointing": "full"}
+        return Resources(plan(training=training), site or Site())
 
     return make
 
 
-@pytest.mark.parametrize(("base", "gpus"), [("gemma-2-2b", 1), ("llama-3.2-3b", 1), ("llama-3.1-8b", 4), ("gemma-2-9b", 4)])
+@pytest.mark.parametrize(("base", "gpus"), [("gemma-2-2b", 1), ("llama-3.2-3b", 2), ("llama-3.1-8b", 4), ("gemma-2-9b", 4)])
 def test_the_papers_training_jobs_take_as_many_gpus_as_hold_their_state(paper, base, gpus):
     request = paper.of("train", base=base, model="multitask")
     assert (request.gpu, request.tasks, request.nodes) == (gpus, gpus, 1)
@@ -130,16 +132,41 @@ def test_run_time_stays_within_the_sites_limit():
     assert limited.of("merge", base="gemma-2-2b", method="ties").runtime < 1440
 
 
-def test_training_state_is_sharded_and_activations_are_not(paper):
-    estimate = paper.estimates.of("train", base="gemma-2-9b", model="multitask")
-    assert estimate.gpu_bytes == 18 * catalogue.bases()["gemma-2-9b"]["parameters"]
-    assert 5 * GB < estimate.local_bytes < 20 * GB
+@pytest.mark.parametrize(
+    ("changes", "shared", "each"),  # bytes per parameter; each GPU's without activations
+    [
+        ({"sharding": "none"}, 0, 16),
+        ({"sharding": "zero2"}, 14, 2),
+        ({"sharding": "zero3"}, 16, 0.4),
+        ({"sharding": "zero2", "offload": "optimizer"}, 2, 2),
+        ({"sharding": "zero2", "lora": {"rank": 16}}, 14 * 0.02, 2),
+    ],
+)
+def test_training_state_is_divided_as_zero_divides_it(changes, shared, each):
+    training = copy.deepcopy(RAW["presets"]["paper"]["training"])
+    training["supervised"]["large"] |= {"activation_checkpointing": "full", **changes}
+    estimate = Resources(plan(training=training), Site()).estimates.of("train", base="llama-3.1-8b", model="multitask")
+    parameters = catalogue.bases()["llama-3.1-8b"]["parameters"]
+    assert estimate.gpu_bytes / parameters == pytest.approx(shared, abs=0.01)
+    activations = 3072 * 1_000_000
+    assert (estimate.local_bytes - activations) / parameters == pytest.approx(each, abs=0.05)
 
 
-def test_estimates_use_the_papers_row_counts():
+def test_what_is_kept_for_the_backward_pass_costs_memory_and_what_is_computed_again_time():
+    made = []
+    for kept in ("full", "selective", "none"):
+        training = copy.deepcopy(RAW["presets"]["paper"]["training"])
+        training["supervised"]["large"]["activation_checkpointing"] = kept
+        made.append(Resources(plan(training=training), Site()).estimates.of("train", base="llama-3.1-8b", model="multitask"))
+    assert made[0].local_bytes < made[1].local_bytes < made[2].local_bytes
+    assert made[2].seconds == pytest.approx(made[0].seconds * 6 / 8)
+
+
+def test_estimates_use_the_rows_that_filters_leave_of_the_published_sets():
     estimates = Estimates(plan())
-    assert estimates.training_rows("train_math") == 591_000
-    assert estimates.training_rows("train_safety") == 348_320
+    assert estimates.training_rows("train_math") == 590_705
+    assert estimates.training_rows("train_multilingual") == 5_940
+    assert estimates.training_rows("train_safety") == 86_759 - 48_783 + 261_559
     assert estimates.rows("gsm8k") == 1319
     assert Estimates(plan("micro")).rows("gsm8k") == 4
     assert Estimates(plan("micro")).training_rows("train_math") == 64

@@ -1,0 +1,1 @@
+"""Which training rows overlap a benchmark: long n-grams in common, found by hash and verified on the text."""
