@@ -1,4 +1,4 @@
-"""Tables and figures, from score records, cost records and search logs only."""
+"""Tables and figures, from score records, cost records, search logs and losses only."""
 
 
 rule analyse:
@@ -6,6 +6,7 @@ rule analyse:
         scores=PLAN.scores,
         costs=PLAN.costs,
         searches=PLAN.searches,
+        losses=PLAN.losses,
     output:
         cost=f"{RESULTS}/costs/analyse.json",
         reported=[
@@ -30,4 +31,5 @@ rule analyse:
     shell:
         "exec mergebench run analyse --state {params.state} --spec {params.spec:q}"
         " --glob scores='scores/*/*/*.json' costs='costs/**/*.json' searches='tuning/*/*/search.parquet'"
+        " losses='models/*/*/losses.jsonl'"
         " --output cost={output.cost} --output-files {output.reported} 2> {log}"

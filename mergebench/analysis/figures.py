@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from mergebench.analysis.efficiency import BEFORE_GRPO, MATHEMATICS
 from mergebench.analysis.labels import BASE, MULTITASK, UNTOUCHED_BASE, colour, marker, model_title, signed, title
 from mergebench.analysis.normalise import domain_scores
 from mergebench.analysis.tables import Evidence
@@ -41,6 +42,7 @@ _STYLE: dict[Any, Any] = {
 _COLUMNS = 2
 _GREY = "#666666"
 _ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+_TRAINED = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _ALGORITHM, _VALIDATION = "#0072B2", "#E69F00"
 
 
@@ -163,11 +165,38 @@ def specialisation(evidence: Evidence) -> Figure:
     return figure
 
 
+def training(evidence: Evidence) -> Figure:
+    """Losses of every trained model against the share of its steps; what GRPO minimises is not a loss of that kind and is left out."""
+    scope, losses = evidence.scope, evidence.losses
+    models = [BEFORE_GRPO, *scope.specialists, *([MULTITASK] if MULTITASK in scope.compared else [])]
+    reinforced = set(losses[losses["model"] == BEFORE_GRPO]["base"])
+    figure, panels = _panels(evidence, width=4.4, height=2.9)
+    drawn: dict[str, Line2D] = {}
+    for base, axes in panels.items():
+        for model in models:
+            steps = losses[(losses["base"] == base) & (losses["model"] == model)].sort_values("step")
+            if steps.empty or (model == MATHEMATICS and base in reinforced):
+                continue
+            ink = _TRAINED[models.index(MATHEMATICS if model == BEFORE_GRPO and MATHEMATICS in models else model) % len(_TRAINED)]
+            (line,) = axes.plot(100 * steps["step"] / steps["step"].max(), steps["loss"], color=ink, linewidth=1.2)
+            drawn.setdefault(MATHEMATICS if model == BEFORE_GRPO else model, line)
+        if not axes.lines:
+            axes.text(0.5, 0.5, "missing", transform=axes.transAxes, ha="center", va="center", color=_GREY, style="italic")
+        axes.set(xlabel="Steps (%)", ylabel="Loss (nats per response token)", xlim=(0, 100))
+        axes.set_ylim(bottom=0)
+    if drawn:
+        names = [model for model in models if model in drawn]
+        handles = [Line2D([], [], color=drawn[model].get_color(), label=model_title(model)) for model in names]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(panels) > 1 else 2)
+    return figure
+
+
 FIGURES: dict[str, Callable[[Evidence], Figure]] = {
     "multitask_performance": multitask_performance,
     "performance_forgetting": performance_forgetting,
     "runtime": runtime,
     "specialisation": specialisation,
+    "training": training,
 }
 
 

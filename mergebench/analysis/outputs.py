@@ -38,6 +38,7 @@ FIGURES = (
     Output("performance_forgetting", "Performance against forgetting", "Figure 3", "Figures"),
     Output("runtime", "Run time: algorithm and validation", "Figure 5", "Figures"),
     Output("specialisation", "Specialisation of the specialists", "", "Figures"),
+    Output("training", "Losses while training", "", "Figures"),
 )
 FILENAMES = tuple(name for output in (*TABLES, *FIGURES) for name in output.filenames())
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mergebench.analysis.costs import method_costs, read_costs, read_searches
 from mergebench.analysis.efficiency import read_jobs
 from mergebench.analysis.figures import draw, save
+from mergebench.analysis.losses import read_losses
 from mergebench.analysis.outputs import FIGURE_FORMATS, FILENAMES, TABLE_FORMATS
 from mergebench.analysis.render import to_csv, to_markdown
 from mergebench.analysis.scope import Scope
@@ -24,8 +25,8 @@ _OF_THE_WRAPPER = ("manifest", "cost")
 def run(job: Job) -> dict[str, Any]:
     """Write the tables and figures whose file names the job's outputs have; any subset of `outputs.FILENAMES`.
 
-    Inputs: `scores` and `costs` (JSON records), `searches` (parquet logs); each may be incomplete or absent, which shows as
-    missing cells, and may hold more than the campaign, which is left out. Spec: see `Scope.from_spec`.
+    Inputs: `scores` and `costs` (JSON records), `searches` (parquet logs), `losses` (JSONL of training); each may be incomplete or
+    absent, which shows as missing cells, and may hold more than the campaign, which is left out. Spec: see `Scope.from_spec`.
 
     Returns:
         Number of score records used, and the names of what was written.
@@ -37,7 +38,7 @@ def run(job: Job) -> dict[str, Any]:
     scope = Scope.from_spec(job.spec)
     scores = select(read_scores(job.paths("scores")), scope)
     costs = method_costs(read_costs(job.paths("costs")), read_searches(job.paths("searches")), scope)
-    evidence = Evidence(scope, scores, costs, read_jobs(job.paths("costs"), scope))
+    evidence = Evidence(scope, scores, costs, read_jobs(job.paths("costs"), scope), read_losses(job.paths("losses")))
 
     tables = {name: TABLES[name](evidence) for name in _stems(wanted, TABLE_FORMATS)}
     figures = {name: draw(name, evidence) for name in _stems(wanted, FIGURE_FORMATS)}

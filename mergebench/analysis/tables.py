@@ -53,6 +53,7 @@ class Evidence:
     scores: pd.DataFrame
     costs: pd.DataFrame
     jobs: pd.DataFrame
+    losses: pd.DataFrame
 
     @cached_property
     def performance(self) -> pd.DataFrame:

@@ -462,6 +462,12 @@ class Plan:
         return [f"{self.results}/tuning/{b}/{m}/search.parquet" for b in self.bases for m in self.tuned]
 
     @cached_property
+    def losses(self) -> list[str]:
+        """The losses of every model that is trained here."""
+        trained = [*self.supervised, *((b, "multitask") for b in self.bases if self.preset.training.multitask)]
+        return [f"{self.model(b, m)}/losses.jsonl" for b, m in trained]
+
+    @cached_property
     def costs(self) -> list[str]:
         """The cost records that the run-time table reads: spectra, statistics, tuning and merging."""
         folder = f"{self.results}/costs"

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from mergebench.analysis.costs import method_costs, read_costs, read_searches
-from mergebench.analysis.efficiency import read_jobs
+from mergebench.analysis.efficiency import BEFORE_GRPO, MATHEMATICS, read_jobs
+from mergebench.analysis.losses import read_losses
 from mergebench.analysis.scope import Scope
 from mergebench.analysis.scores import read_scores, select
 from mergebench.analysis.tables import Evidence
@@ -92,7 +93,18 @@ class Campaign:
                     self.write_score(base, model, benchmark, value_of(base, model, benchmark))
             for position, method in enumerate(self.methods):
                 self.write_method_costs(base, method, position)
+        for base in self.bases:
+            self.write_losses(base)
         return self
+
+    def write_losses(self, base: str) -> None:
+        """Falling losses of the trained models; the mathematics specialist of the first base comes from GRPO."""
+        reinforced = base == self.bases[0]
+        for number, model in enumerate((*self.scope.specialists, *(["multitask"] if self.multitask else []))):
+            name = BEFORE_GRPO if reinforced and model == MATHEMATICS else model
+            path = self.root / "models" / base / name / "losses.jsonl"
+            path.parent.mkdir(parents=True)
+            path.write_text("".join(json.dumps({"step": 10 * k, "loss": (number + 2) / k}) + "\n" for k in range(1, 6)))
 
     def write_score(self, base: str, model: str, benchmark: str, value: float, **changes: Any) -> Path:
         record = {
@@ -144,6 +156,7 @@ class Campaign:
             "scores": sorted(self.root.glob("scores/**/*.json")),
             "costs": sorted(self.root.glob("costs/**/*.json")),
             "searches": sorted(self.root.glob("tuning/**/search.parquet")),
+            "losses": sorted(self.root.glob("models/*/*/losses.jsonl")),
         }
 
     def job(self, outputs: list[str], folder: str = "tables") -> Job:
@@ -159,7 +172,7 @@ class Campaign:
         inputs = self.inputs
         costs = method_costs(read_costs(inputs["costs"]), read_searches(inputs["searches"]), self.scope)
         jobs = read_jobs(inputs["costs"], self.scope)
-        return Evidence(self.scope, select(read_scores(inputs["scores"]), self.scope), costs, jobs)
+        return Evidence(self.scope, select(read_scores(inputs["scores"]), self.scope), costs, jobs, read_losses(inputs["losses"]))
 
 
 def _write(path: Path, record: dict[str, Any]) -> Path:
