@@ -163,8 +163,10 @@ class ClusterCampaign(Campaign):
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
         log = self.folder / f"workflow-{len(list(self.folder.glob('workflow-*.log')))}.log"
         with log.open("wb") as stream:
+            # A shell that starts the tests in the background has them ignore Ctrl-C; a workflow of a user does not.
+            heard = ["env", "--default-signal=INT"]
             process = subprocess.Popen(
-                [*command, *options], cwd=self.folder, env=environment, stdout=stream, stderr=stream, start_new_session=True
+                [*heard, *command, *options], cwd=self.folder, env=environment, stdout=stream, stderr=stream, start_new_session=True
             )
         return Workflow(process, log)
 
