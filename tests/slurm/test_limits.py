@@ -23,8 +23,8 @@ def test_time_limits_and_a_memory_limit(cluster: Cluster, campaign: ClusterCampa
         scontrol("update", f"JobId={asked[EVALUATED_TIES].number}", f"MinMemoryNode={TOO_LITTLE}")
 
     # A worker that hangs reaches its time limit wherever it is: stop two in the middle, and let their time be over.
+    campaign.freeze(workflow, SCORED, "lease")
     checkpoints = campaign.freeze(workflow, TRAINED, "checkpoints/checkpoint-*/complete.json")
-    scored = {path: path.stat().st_mtime_ns for path in campaign.freeze(workflow, SCORED, f"../asked/{BASE}/base/*/record.json")}
     for word in ("train_multitask", EVALUATED_BASE):
         scontrol("update", f"JobId={asked[word].number}", "EndTime=now")
     workflow.finish()
@@ -36,8 +36,6 @@ def test_time_limits_and_a_memory_limit(cluster: Cluster, campaign: ClusterCampa
     # What was saved and scored when the workers hung is not made again; they may have got further when Slurm woke them to end.
     saved = max(int(path.parent.name.partition("-")[2]) for path in checkpoints)
     assert printed(r"resuming from checkpoint-(\d+)", campaign.log(TRAINED)) >= saved
-    assert {path: path.stat().st_mtime_ns for path in scored} == scored
-    assert printed(r"benchmarks asked already: (\d+)/3", campaign.log(SCORED)) >= len(scored)
 
     killed, second = campaign.jobs(EVALUATED_TIES)
     assert (killed.state, second.state) == ("FAILED", "COMPLETED")

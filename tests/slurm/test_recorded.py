@@ -45,8 +45,8 @@ def test_ends_outages_and_forgotten_jobs_end_in_the_result(tmp_path):
     assert (campaign.folder / TARGET).is_file()
 
     calls = [json.loads(line) for line in (shim / "calls.jsonl").read_text().splitlines()]
-    assert [call["rule"] for call in calls] == ["train_specialist"] * 3 + ["vectors"]
-    first, after_memory, after_preemption, _ = calls
+    assert [call["rule"] for call in calls] == ["tokenise"] + ["train_specialist"] * 3 + ["vectors"]
+    _, first, after_memory, after_preemption, _ = calls
     assert int(after_memory["mem"]) == 2 * int(first["mem"])
     assert after_memory["time"] == first["time"]
     assert (after_preemption["mem"], after_preemption["time"]) == (after_memory["mem"], after_memory["time"])
@@ -58,7 +58,7 @@ def test_ends_outages_and_forgotten_jobs_end_in_the_result(tmp_path):
     locked = re.escape(str(campaign.folder / ".snakemake/mergebench/source-"))
     assert all(re.search(f"--snakefile '?{locked}", call["wrap"]) for call in calls)
     assert f"start train_specialist {BASE} specialist_safety" in said
-    assert not list((campaign.folder / "results/slurm").rglob("4.log")), "the log of a job that succeeded goes"
+    assert not list((campaign.folder / "results/slurm").rglob("5.log")), "the log of a job that succeeded goes"
     assert campaign.planned("--", TARGET) == {}
 
 
