@@ -365,9 +365,7 @@ def test_math_verify_is_minerva_maths(pair: Callable[..., Pair], source: str) ->
             assert ours == minerva({**row, "answer": row["answer"]}, [answer])["math_verify"], answer
 
 
-@pytest.mark.parametrize(
-    ("benchmark", "source"), [pair for pair in SOURCES if "squadv2" not in (pair if isinstance(pair, tuple) else pair.values)]
-)
+@pytest.mark.parametrize(("benchmark", "source"), [pair for pair in SOURCES if "squadv2" not in getattr(pair, "values", pair)])
 def test_the_result_file_has_lm_evals_tasks_keys_and_numbers(
     pair: Callable[..., Pair], benchmark: str, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
