@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --retries 1
 DOWNLOAD := $(PIP) download --quiet --no-deps --require-hashes --dest wheelhouse
 SNAKEMAKE := PATH="$(BIN):$$PATH" $(BIN)/mergebench warm -- $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo demo-full test test-real test-slurm test-vllm test-environments lint format profile lock install install-gpu wheelhouse wheelhouse-gpu clean help
+.PHONY: demo demo-full test test-long test-real test-slurm test-vllm test-environments lint format profile lock install install-gpu wheelhouse wheelhouse-gpu clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-18s %s\n", $$1, $$2}'
@@ -39,7 +39,10 @@ $(BIN)/mergebench show --results results/$(1)
 endef
 
 test: $(VENV)/.installed-dev ## run the tests
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slurm and not real"
+	$(BIN)/python -m pytest $(PARALLEL)
+
+test-long: $(VENV)/.installed-dev ## kill and restart whole workflows, train in several processes (about 6 minutes)
+	$(BIN)/python -m pytest $(PARALLEL) -m long
 
 test-real: $(VENV)/.installed-dev ## score the authors' real files, in the folder that MERGEBENCH_REAL_DATA names (about 10 minutes)
 	$(BIN)/python -m pytest $(PARALLEL) -m real

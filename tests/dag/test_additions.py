@@ -55,6 +55,7 @@ def test_the_plan_has_the_new_names(campaign):
     assert "train_grpo" not in planned
 
 
+@pytest.mark.long
 def test_they_are_trained_imported_merged_and_scored(campaign):
     merged = "results/micro/models/mine/merged_model_soup/manifest.json"
     score = "results/micro/scores/mine/specialist_medicine/pubmedqa.json"

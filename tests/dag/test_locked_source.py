@@ -13,7 +13,7 @@ BASE = "tiny-llama-strong"
 TARGET = f"results/micro/vectors/{BASE}/safety/manifest.json"
 STAGE = "mergebench/vectors/run.py"
 
-pytestmark = pytest.mark.dag
+pytestmark = [pytest.mark.dag, pytest.mark.long]
 
 
 def edit_when(ready: Path, path: Path, process) -> None:

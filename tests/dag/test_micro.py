@@ -4,6 +4,7 @@ import filecmp
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,7 @@ def test_changing_the_training_code_makes_everything_after_it_stale(campaign):
     assert "fetch_data" not in planned
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_of_a_merge_and_finished(campaign):
     reference = {}
     models = campaign.results / "models/tiny-llama-strong"
@@ -159,6 +161,7 @@ def test_killed_in_the_middle_of_a_merge_and_finished(campaign):
     assert campaign.planned() == {}
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_of_an_evaluation_and_finished(finished, campaign):
     before = tables(campaign)
     scores = campaign.results / "scores/tiny-llama-strong"
@@ -173,6 +176,7 @@ def test_killed_in_the_middle_of_an_evaluation_and_finished(finished, campaign):
     assert tables(campaign) == before
 
 
+@pytest.mark.long
 def test_killed_again_and_again_and_finished(finished, tmp_path):
     """From nothing, whatever the moments: nothing half-written is trusted, nothing finished made again, and the end is the same."""
     campaign = finished.fork(tmp_path / "again")
@@ -204,8 +208,10 @@ def test_a_second_workflow_in_the_same_folder_is_refused(campaign):
     lock = campaign.folder / ".snakemake/mergebench/workflows/micro.lock"
     while f"process {first.pid} " not in lock.read_text():
         assert first.poll() is None
+    first.send_signal(signal.SIGSTOP)  # or it may be done before the second has begun
     second = campaign.start(warm=False)
     output, _ = second.communicate()
+    first.send_signal(signal.SIGCONT)
     assert second.returncode != 0
     assert f"process {first.pid} on" in output
     assert "is running preset micro in this folder" in output

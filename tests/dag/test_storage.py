@@ -13,7 +13,7 @@ import yaml
 
 from tests.dag.campaign import Campaign
 
-pytestmark = pytest.mark.dag
+pytestmark = [pytest.mark.dag, pytest.mark.long]
 BASES = ("tiny-llama-weak", "tiny-llama-strong")
 METHODS = ("model_soup", "task_arithmetic")
 

@@ -15,6 +15,7 @@ from mergebench.artifacts import damaged, inventory
 from tests.unit.training.pico import sft_spec, sums, words, write_rows
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.long
 
 
 class Training:
