@@ -50,6 +50,7 @@ rule fetch_data:
         manifest=f"{RESULTS}/data/{{dataset}}/manifest.json",
         rows=f"{RESULTS}/data/{{dataset}}/rows.jsonl",
         examples=f"{RESULTS}/data/{{dataset}}/examples.jsonl",
+        support=directory(f"{RESULTS}/data/{{dataset}}/support"),
         cost=f"{RESULTS}/costs/fetch_data/{{dataset}}.json",
     log:
         f"{RESULTS}/logs/fetch_data/{{dataset}}.log",
@@ -63,7 +64,8 @@ rule fetch_data:
         state=STATE,
     shell:
         "exec mergebench run prepare --online --state {params.state} --spec {params.spec:q}"
-        " --output manifest={output.manifest} rows={output.rows} examples={output.examples} cost={output.cost} 2> {log}"
+        " --output manifest={output.manifest} rows={output.rows} examples={output.examples}"
+        " support={output.support} cost={output.cost} 2> {log}"
 
 
 rule fetch_training_data:

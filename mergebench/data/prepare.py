@@ -9,6 +9,7 @@ from typing import Any
 
 from mergebench import catalogue
 from mergebench.artifacts import Job, sha256_file
+from mergebench.data import support
 from mergebench.data.convert.selection import check_counts, chosen
 from mergebench.data.records import Row, same_text
 from mergebench.data.sampling import distinct, sample, split_calibration
@@ -21,7 +22,8 @@ from mergebench.errors import MergebenchError
 def run(job: Job) -> dict[str, Any]:
     """Make `rows` and `examples` (benchmarks, surrogates) or `train` and `calibration` (training sets) as JSON Lines.
 
-    `examples` has the worked examples that prompts may show; it is empty for data sets without any.
+    `examples` has the worked examples that prompts may show, the folder `support` files that scoring needs besides rows; both are
+    empty for data sets without any.
 
     Spec:
         dataset, source ("hub" | "local" | "tiny"), seed; entry (the catalogue's, by default); filter (published training
@@ -37,7 +39,7 @@ def run(job: Job) -> dict[str, Any]:
     dataset = spec["dataset"]
     entry = spec.get("entry") or catalogue.datasets()[dataset]
     entry = {**entry, "filter": chosen(dataset, entry, spec.get("filter"))}
-    loaded = load(spec, entry, job.hub_lock)
+    loaded = load(spec, entry, job)
     check_rows(dataset, loaded.rows)
     total = len(loaded.rows)
     if loaded.tallies:
@@ -47,14 +49,16 @@ def run(job: Job) -> dict[str, Any]:
     if spec["source"] == "local" and entry.get("rows") is not None and not loaded.tallies and total != entry["rows"]:
         loaded.notes.append(f"{total} of {entry['rows']} rows")
     if entry.get("exclude"):
-        _exclude(dataset, entry["exclude"], spec, loaded, job.hub_lock)
+        _exclude(dataset, entry["exclude"], spec, loaded, job)
     if entry["use"] in ("training", "reinforcement"):
         outputs = _training(dataset, loaded, spec)
     else:
         limit = spec.get("limit")
         outputs = {"rows": sample(dataset, loaded.rows, limit, spec["seed"]) if limit else loaded.rows}
         if "examples" in job.outputs:
-            outputs["examples"] = _examples(spec, entry, loaded, job.hub_lock)
+            outputs["examples"] = _examples(spec, entry, loaded, job)
+        if "support" in job.outputs:
+            support.bring(entry.get("support", {}), spec, job.staging("support"), loaded)
     facts = {
         "dataset": dataset,
         "source": spec["source"],
@@ -70,8 +74,8 @@ def run(job: Job) -> dict[str, Any]:
     return {**facts, "rows": counts, "languages": _languages(outputs), "sha256": sha256}
 
 
-def load(spec: dict[str, Any], entry: dict[str, Any], lock: Path | None = None) -> Loaded:
-    """All rows of a dataset from the source that the spec names."""
+def load(spec: dict[str, Any], entry: dict[str, Any], job: Job) -> Loaded:
+    """All rows of a dataset from the source that the spec names, which need not be the job's own dataset."""
     dataset, source, seed = spec["dataset"], spec["source"], spec["seed"]
     if source == "tiny":
         wanted = spec.get("rows") or spec.get("limit")
@@ -81,11 +85,11 @@ def load(spec: dict[str, Any], entry: dict[str, Any], lock: Path | None = None) 
             raise MergebenchError(f"{dataset}: source local needs data.root, the folder with the datasets' files.")
         return local.load(dataset, entry, Path(spec["root"]), seed)
     if source == "hub":
-        return hub.load(dataset, entry, seed, lock)
+        return hub.load(dataset, entry, seed, job.hub_lock, job.progress)
     raise MergebenchError(f"{dataset}: the source is {source!r}; expected hub, local or tiny.")
 
 
-def _examples(spec: dict[str, Any], entry: dict[str, Any], loaded: Loaded, lock: Path | None) -> list[Row]:
+def _examples(spec: dict[str, Any], entry: dict[str, Any], loaded: Loaded, job: Job) -> list[Row]:
     """Worked examples, where the source has them; they are never among the rows that are scored."""
     if "examples" not in entry or spec["source"] == "tiny":
         return []
@@ -98,7 +102,7 @@ def _examples(spec: dict[str, Any], entry: dict[str, Any], loaded: Loaded, lock:
         # At the commit that the rows are of.
         parts = {name: {**part, "revision": loaded.revisions[part["id"]]} for name, part in source["hub"]["parts"].items()}
         source["hub"] = {"parts": parts}
-    found = load({**spec, "dataset": dataset, "limit": None}, source, lock)
+    found = load({**spec, "dataset": dataset, "limit": None}, source, job)
     check_rows(dataset, found.rows)
     loaded.files |= found.files
     loaded.revisions |= found.revisions
@@ -116,11 +120,11 @@ def _report(dataset: str, entry: dict[str, Any], source: str, loaded: Loaded) ->
         loaded.notes.append(warning)
 
 
-def _exclude(dataset: str, other: str, spec: dict[str, Any], loaded: Loaded, lock: Path | None) -> None:
+def _exclude(dataset: str, other: str, spec: dict[str, Any], loaded: Loaded, job: Job) -> None:
     """Take the prompts of another dataset out: tuning must not see a test set. The tiny world keeps them apart itself."""
     if spec["source"] == "tiny":
         return
-    scored = load({**spec, "dataset": other}, catalogue.datasets()[other], lock)
+    scored = load({**spec, "dataset": other}, catalogue.datasets()[other], job)
     loaded.files |= scored.files
     loaded.revisions |= scored.revisions
     known = {same_text(row["prompt"]) for row in scored.rows}

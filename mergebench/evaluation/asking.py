@@ -50,6 +50,8 @@ class Asking:
         self.most_cut = most_cut
         self.rows = {name: _rows_of(rows, name) for name in self.settings}
         self.tasks = {name: load_task(setting, self.rows[name]) for name, setting in self.settings.items()}
+        for path in self.rows.values():
+            instruction_following.use_sentence_models(path)
         for name, setting in self.settings.items():
             if (setting.samples or 1) > 1 and not self.deferred(name):
                 raise MergebenchError(

@@ -20,6 +20,7 @@ from mergebench.artifacts import Job, read_json, sha256_file, write_json
 from mergebench.checkpoints.digest import recorded_weights_digest
 from mergebench.errors import MergebenchError
 from mergebench.evaluation import responses
+from mergebench.evaluation.instruction_following import sentence_models
 from mergebench.evaluation.kept import RECORD, Kept
 from mergebench.evaluation.settings import TASKS, BenchmarkSetting
 from mergebench.fingerprint import fingerprint
@@ -74,7 +75,7 @@ class _Work:
     def _decisive(self, setting: BenchmarkSetting) -> dict[str, Any]:
         """Everything that decides what a model answers: weights, settings, rows, backend and code."""
         rows = self.rows[setting.benchmark]
-        files = [setting.task_file, *sorted(TASKS.glob("_*.yaml")), *sorted(rows.parent.glob("examples.jsonl"))]
+        files = [setting.task_file, *sorted(TASKS.glob("_*.yaml")), *sorted(rows.parent.glob("examples.jsonl")), *sentence_models(rows)]
         return {
             "weights": self.digest,
             "setting": {name: value for name, value in setting.as_dict().items() if name not in SETTLED},

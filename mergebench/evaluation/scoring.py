@@ -19,7 +19,7 @@ LIBRARIES = ("lm_eval", "transformers", "torch", "tokenizers", "sacrebleu", "mat
 
 @dataclass(frozen=True)
 class Record:
-    """The score of one benchmark: `summary` for JSON (all but base and model), `items` with a row per scored row."""
+    """The score of one benchmark: `summary` for JSON, `items` with a row per scored row. On disk the summary names base and model too."""
 
     summary: dict[str, Any]
     items: "pandas.DataFrame"
@@ -28,6 +28,15 @@ class Record:
     def value(self) -> float:
         """The headline value in [0, 1]."""
         return float(self.summary["value"])
+
+    @property
+    def benchmark(self) -> str:
+        """The benchmark's name in the catalogue."""
+        return str(self.summary["benchmark"])
+
+    def extras(self) -> list[dict[str, Any]]:
+        """What is kept of every item beside its outcome, response and extracted answer."""
+        return [json.loads(extra) for extra in self.items["extra"]]
 
 
 def record(asked: Mapping[str, Any], metadata: Mapping[str, Any], items: Sequence[Item], **settled: Any) -> Record:

@@ -82,7 +82,15 @@ def matching(files: Iterable[Remote], patterns: Iterable[str]) -> list[Remote]:
     return [file for file in files if "/" not in file.name and any(fnmatch(file.name, pattern) for pattern in wanted)]
 
 
-def fetch(kind: Kind, name: str, commit: str, files: list[Remote], folder: Path, progress: Callable[[float, float, str], None]) -> None:
+def fetch(
+    kind: Kind,
+    name: str,
+    commit: str,
+    files: list[Remote],
+    folder: Path,
+    progress: Callable[[float, float, str], object],
+    setting: str = "`results`",
+) -> None:
     """Bring files into `folder`; those that are there already stay.
 
     Args:
@@ -90,13 +98,14 @@ def fetch(kind: Kind, name: str, commit: str, files: list[Remote], folder: Path,
         files: what to fetch.
         folder: where to; the same in every attempt.
         progress: told (done, total, what), in GB.
+        setting: what moves `folder` to another disk.
 
     Raises:
         MergebenchError: there is not enough space, or a file twice did not have the hash that the hub names.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [file for file in files if not (folder / file.name).is_file()]
-    _check_space(name, missing, folder)
+    _check_space(name, missing, folder, setting)
     total = sum(file.size for file in files) / GB
     waiting: queue.SimpleQueue[Remote] = queue.SimpleQueue()
     for file in sorted(missing, key=lambda file: -file.size):
@@ -132,6 +141,7 @@ def _fetch(kind: Kind, name: str, commit: str, file: Remote, folder: Path) -> No
 
     disable_progress_bars()
     part = folder / (file.name + PART)
+    part.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(2):
         if part.is_file() and part.stat().st_size > file.size:
             part.unlink()
@@ -154,26 +164,21 @@ def _fetch(kind: Kind, name: str, commit: str, file: Remote, folder: Path) -> No
     )
 
 
-def check_present(name: str, files: Iterable[Remote], folder: Path) -> None:
-    """Compare those of `files` that are below `folder` with the hashes that the hub names.
-
-    Raises:
-        MergebenchError: one differs; it is deleted, so that the next attempt fetches it.
-    """
-    for file in files:
-        path = folder / file.name
-        if path.is_file() and not file.is_at(path):
-            path.resolve().unlink()
-            path.unlink(missing_ok=True)
-            raise MergebenchError(f"{file.name} of {name} differs from the hash that the hub names; it is deleted, run again to fetch it.")
+def remove_damaged(files: Iterable[Remote], folder: Path) -> list[str]:
+    """Delete those of `files` below `folder` that do not have the hash that the hub names; returns their names."""
+    damaged = [file.name for file in files if (folder / file.name).is_file() and not file.is_at(folder / file.name)]
+    for path in (folder / name for name in damaged):
+        path.resolve().unlink()  # in the hub's cache, a name may be a link to the content
+        path.unlink(missing_ok=True)
+    return damaged
 
 
-def _check_space(name: str, missing: list[Remote], folder: Path) -> None:
+def _check_space(name: str, missing: list[Remote], folder: Path, setting: str) -> None:
     needed = sum(file.size - min(_present(folder / file.name), file.size) for file in missing)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise MergebenchError(
-            f"{name} needs {_size(needed)} more in {folder}, where {_size(free)} are free; make room, or set `results` to "
+            f"{name} needs {_size(needed)} more in {folder}, where {_size(free)} are free; make room, or set {setting} to "
             "a folder on a larger disk."
         )
 

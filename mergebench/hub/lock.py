@@ -12,6 +12,7 @@ hexadecimal digits) needs no record.
 import contextlib
 import fcntl
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -48,7 +49,7 @@ def commit(path: Path | None, kind: Kind, name: str, revision: str | None, ask: 
     if (known := read(path)[kind].get(key)) is not None:
         return known
     found = ask(name, revision)
-    with _alone(path):  # several fetches run at once; the first to record a repository decides
+    with alone(path):  # several fetches run at once; the first to record a repository decides
         records = read(path)
         if key in records[kind]:
             return records[kind][key]
@@ -98,7 +99,7 @@ def move(path: Path, wanted: Callable[[str, str], bool], ask: Callable[[Kind, st
             name, _, revision = key.partition("@")
             if wanted(kind, name):
                 moved.append((kind, key, before, ask(kind, name, revision or None)))
-    with _alone(path):
+    with alone(path):
         records = read(path)
         for kind, key, _, now in moved:
             records[kind][key] = now
@@ -108,10 +109,20 @@ def move(path: Path, wanted: Callable[[str, str], bool], ask: Callable[[Kind, st
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep other processes from rewriting the lock file meanwhile. The guard is a file of its own, since the lock file is replaced."""
+def alone(path: Path, waiting: str | None = None) -> Iterator[None]:
+    """Keep other processes from writing a file or folder meanwhile. The guard is a file of its own, since the lock file is replaced.
+
+    Args:
+        path: what is written; the guard lies beside it.
+        waiting: printed where another process is at it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     guard = path.with_name(f".{path.name}.guard")
     with guard.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting is not None:
+                print(waiting, file=sys.stderr, flush=True)
+            fcntl.flock(stream, fcntl.LOCK_EX)
         yield

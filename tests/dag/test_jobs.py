@@ -15,7 +15,7 @@ from tests.dag.campaign import Campaign
 pytestmark = pytest.mark.dag
 
 # Outputs that are published together with those that are looked for.
-WRITTEN_TOGETHER = {"rows.jsonl", "examples.jsonl", "train.jsonl", "calibration.jsonl", "losses.jsonl"}
+WRITTEN_TOGETHER = {"rows.jsonl", "examples.jsonl", "support", "train.jsonl", "calibration.jsonl", "losses.jsonl"}
 
 
 def blocks(printed: str) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from mergebench.data import readers
-from mergebench.evaluation.instruction_following import NEED_SENTENCE_MODELS
+from mergebench.evaluation.instruction_following import NEED_SENTENCE_MODELS, _has_sentence_models
 
 Records = list[dict[str, Any]]
 THEIRS = Path(lm_eval.__file__).parent / "tasks"
@@ -256,7 +256,7 @@ REAL: dict[str, Callable[[Path], dict[str, Records]]] = {
             record
             for record in _plain(root / "ifeval/input_data.jsonl")
             # The two kinds that cannot be checked where NLTK's sentence models are absent.
-            if NEED_SENTENCE_MODELS.isdisjoint(record["instruction_id_list"])
+            if NEED_SENTENCE_MODELS.isdisjoint(record["instruction_id_list"]) or _has_sentence_models()
         ]
     },
     "math": lambda root: {

@@ -24,7 +24,6 @@ from mergebench.evaluation.harness import Record as Scored
 from mergebench.evaluation.harness import Suite
 from mergebench.evaluation.local_tasks import load_task
 from mergebench.evaluation.official import lm_eval as official
-from mergebench.evaluation.official import scores as official_scores
 from mergebench.evaluation.settings import BenchmarkSetting
 from tests.instruction_oracle import follow
 from tests.integration import stock
@@ -374,7 +373,7 @@ def test_the_result_file_has_lm_evals_tasks_keys_and_numbers(
     both = pair(benchmark, source)
     lm = Scripted(both.answers(), 1)
     record = both.ours(lm)
-    written = official.write([official_scores.Scored({**record.summary, "base": "b", "model": "m"}, record.items)])
+    written = official.write([Scored({**record.summary, "base": "b", "model": "m"}, record.items)])
     for task in both.theirs.values():
         name = str(task.config.task)
         # Hardly any bootstrap samples: errors of means are not bootstrapped.

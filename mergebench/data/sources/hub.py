@@ -1,14 +1,16 @@
 """Rows from the Hugging Face hub, and from pinned files of the authors' repositories. Used in fetch jobs only.
 
 The commit of every hub dataset is looked up once and locked (`mergebench.hub.lock`), everything is read at that commit, every
-file is compared with the hash that the hub names, and the manifest records the commit. Files from other addresses are
+file is compared with the hash that the hub names, and the manifest records both. Files from other addresses are
 pinned by commit and SHA-256 in the catalogue.
 """
 
 import fnmatch
 import tempfile
+import textwrap
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +21,30 @@ from mergebench.data.records import Record
 from mergebench.data.sources.loaded import Loaded
 from mergebench.errors import MergebenchError
 from mergebench.hub import lock as locking
-from mergebench.hub.download import check_present, listing, newest
+from mergebench.hub.dataset_files import Split, fetch_files, find_split, read_split
+from mergebench.hub.download import listing, newest
 from mergebench.hub.refusals import explained, gated
 
+Progress = Callable[[float, float, str], object]
 
-def load(dataset: str, entry: dict[str, Any], seed: int, lock: Path | None = None) -> Loaded:
+
+def load(dataset: str, entry: dict[str, Any], seed: int, lock: Path | None = None, progress: Progress = lambda *_: None) -> Loaded:
     """Fetch every part of a dataset, at the commits that the file `lock` names or gets.
 
     Raises:
         MergebenchError: the hub does not have the dataset, refuses it (gated), cannot be reached, or a file's
-            SHA-256 is not the catalogue's.
+            hash is not the one that the hub or the catalogue names.
     """
     if "hub" not in entry:
         raise MergebenchError(f"{dataset} ({entry['title']}) is not on the hub; set data.sources.{dataset} to local or tiny.")
     loaded = Loaded([])
-    parts = {}
-    for name, part in entry["hub"]["parts"].items():
-        if "url" in part:
-            parts[name] = _from_url(part["url"], part["sha256"], loaded)
-            continue
-        revision = loaded.revisions.get(part["id"]) or commit(part, entry["gated"], lock)
-        loaded.revisions[part["id"]] = revision
-        parts[name] = _from_files(part, revision, loaded) if "file" in part else _from_split(part, revision)
-    for identifier in {part["id"] for part in entry["hub"]["parts"].values() if "split" in part}:
-        verify(identifier, loaded.revisions[identifier])
+    wanted: dict[str, dict[str, str]] = entry["hub"]["parts"]
+    parts = {name: _from_url(part["url"], part["sha256"], loaded) for name, part in wanted.items() if "url" in part}
+    for identifier in dict.fromkeys(part["id"] for part in wanted.values() if "id" in part):
+        of_it = {name: part for name, part in wanted.items() if part.get("id") == identifier}
+        loaded.revisions[identifier] = commit(next(iter(of_it.values())), entry["gated"], lock)
+        parts |= _from_repository(identifier, loaded.revisions[identifier], of_it, loaded, progress)
+    parts = {name: parts[name] for name in wanted}
     if dataset in HUB:
         loaded.rows = convert(dataset, HUB, parts, seed)
     else:
@@ -65,35 +67,18 @@ def dataset_commit(identifier: str, revision: str | None) -> str:
     return newest("dataset", identifier, revision)
 
 
-def repository_files(identifier: str, revision: str) -> list[str]:
-    """Names of all files of a hub dataset at a commit."""
-    from huggingface_hub import HfApi
+def fetch_url(url: str, sha256: str, path: Path) -> None:
+    """Write a file from an address other than the hub to `path`.
 
-    return HfApi().list_repo_files(identifier, repo_type="dataset", revision=revision)
-
-
-def download(identifier: str, name: str, revision: str) -> Path:
-    """Fetch one file of a hub dataset at a commit."""
-    from huggingface_hub import hf_hub_download
-
-    return Path(hf_hub_download(identifier, name, repo_type="dataset", revision=revision))
-
-
-def split(identifier: str, config: str | None, name: str, revision: str) -> Any:
-    """Fetch one split of a configuration of a hub dataset at a commit, as a `datasets.Dataset`."""
-    import datasets
-
-    return datasets.load_dataset(identifier, config, split=name, revision=revision)
-
-
-def verify(identifier: str, revision: str) -> None:
-    """Compare what the hub's cache holds of a dataset at a commit with the hashes that the hub names."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=identifier, repo_type="dataset")
-    with explained("dataset", identifier):
-        check_present(identifier, listing("dataset", identifier, revision), cache / "snapshots" / revision)
+    Raises:
+        MergebenchError: it cannot be fetched, or does not have the SHA-256 that the catalogue names.
+    """
+    try:
+        path.write_bytes(open_url(url))
+    except (urllib.error.URLError, OSError) as error:
+        raise MergebenchError(f"{url} could not be fetched ({error}); try again, or use the local source.") from error
+    if (found := sha256_file(path)) != sha256:
+        raise MergebenchError(f"{url} has SHA-256 {found[:12]}…, the catalogue expects {sha256[:12]}…: fetch it again.")
 
 
 def open_url(url: str) -> bytes:
@@ -103,48 +88,66 @@ def open_url(url: str) -> bytes:
     return content
 
 
-def _from_split(part: dict[str, str], revision: str) -> list[Record]:
-    place = "/".join(filter(None, (part["id"], part.get("config"), part["split"])))
+def _from_repository(
+    identifier: str, revision: str, parts: dict[str, dict[str, str]], loaded: Loaded, progress: Progress
+) -> dict[str, list[Record]]:
+    """The records of those parts of a dataset that lie in one repository of the hub; their files are fetched together."""
+    with explained("dataset", identifier):
+        listed = {file.name: file for file in listing("dataset", identifier, revision)}
+    splits = {name: _split(part, revision) for name, part in parts.items() if "split" in part}
+    names = {name: list(split.files) for name, split in splits.items()}
+    names |= {name: _matching(identifier, revision, part["file"], listed) for name, part in parts.items() if "file" in part}
+    wanted = sorted({file for files in names.values() for file in files})
+    paths = fetch_files(identifier, revision, [listed[file] for file in wanted], progress)
+    loaded.files |= {f"{identifier}/{file}": sha256_file(path) for file, path in paths.items()}
+    return {
+        name: _rows(part, revision, splits[name], [paths[file] for file in names[name]])
+        if name in splits
+        else [record for file in names[name] for record in readers.read(paths[file])]
+        for name, part in parts.items()
+    }
+
+
+def _matching(identifier: str, revision: str, pattern: str, listed: Iterable[str]) -> list[str]:
+    """The files of a dataset whose name fits a pattern."""
+    if found := sorted(fnmatch.filter(listed, pattern)):
+        return found
+    raise MergebenchError(f"{identifier} at {revision[:12]} has no file {pattern}; it has {', '.join(sorted(listed)[:10])}.")
+
+
+def _split(part: dict[str, str], revision: str) -> Split:
+    """What the split of a part consists of."""
+    with explained("dataset", part["id"]):
+        try:
+            return find_split(part["id"], part.get("config"), part["split"], revision)
+        except (FileNotFoundError, ValueError, RuntimeError) as error:
+            raise _unreadable(part, revision, error) from error
+
+
+def _rows(part: dict[str, str], revision: str, split: Split, paths: list[Path]) -> list[Record]:
+    """The records of a part that is a split."""
     try:
-        table = split(part["id"], part.get("config"), part["split"], revision)
+        table = read_split(split, part["split"], paths)
     except (OSError, ValueError, RuntimeError) as error:
-        verify(part["id"], revision)  # a damaged file is not read as what it is, so this may be the better explanation
-        raise MergebenchError(f"{place} at {revision[:12]} could not be read: {_first_line(error)}") from error
+        raise _unreadable(part, revision, error) from error
     if not len(table):
-        raise MergebenchError(f"{place} at {revision[:12]} holds no records.")
-    return [Record(values, f"{place}, row {number}") for number, values in enumerate(table, start=1)]
+        raise MergebenchError(f"{_place(part)} at {revision[:12]} holds no records.")
+    return [Record(values, f"{_place(part)}, row {number}") for number, values in enumerate(table, start=1)]
 
 
-def _from_files(part: dict[str, str], revision: str, loaded: Loaded) -> list[Record]:
-    with explained("dataset", part["id"]):
-        names = repository_files(part["id"], revision)
-    wanted = sorted(fnmatch.filter(names, part["file"]))
-    if not wanted:
-        shown = ", ".join(sorted(names)[:10])
-        raise MergebenchError(f"{part['id']} at {revision[:12]} has no file {part['file']}; it has {shown}.")
-    with explained("dataset", part["id"]):
-        paths = {name: download(part["id"], name, revision) for name in wanted}
-    verify(part["id"], revision)
-    records = []
-    for name, path in paths.items():
-        loaded.files[f"{part['id']}/{name}"] = sha256_file(path)
-        records += readers.read(path)
-    return records
+def _place(part: dict[str, str]) -> str:
+    return "/".join(filter(None, (part["id"], part.get("config"), part["split"])))
+
+
+def _unreadable(part: dict[str, str], revision: str, error: Exception) -> MergebenchError:
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    said = textwrap.shorten(first_line, 300, placeholder=" …")
+    return MergebenchError(f"{_place(part)} at {revision[:12]} could not be read: {said}")
 
 
 def _from_url(url: str, sha256: str, loaded: Loaded) -> list[Record]:
-    name = url.rpartition("/")[2]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        try:
-            path.write_bytes(open_url(url))
-        except (urllib.error.URLError, OSError) as error:
-            raise MergebenchError(f"{url} could not be fetched ({error}); try again, or use the local source.") from error
-        if (found := sha256_file(path)) != sha256:
-            raise MergebenchError(f"{url} has SHA-256 {found[:12]}…, the catalogue expects {sha256[:12]}…: fetch it again.")
+        path = Path(folder) / url.rpartition("/")[2]
+        fetch_url(url, sha256, path)
         loaded.files[url] = sha256
         return readers.read(path)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

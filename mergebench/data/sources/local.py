@@ -75,10 +75,11 @@ def present(dataset: str, entry: dict[str, Any], root: Path) -> bool:
 
 
 def everything(dataset: str, entry: dict[str, Any], root: Path) -> list[Path]:
-    """All files that a dataset is made from: those of its rows, and those of its worked examples where they are there."""
+    """All files that a dataset is made from: those of its rows, and those of its worked examples and support where they are there."""
     found = list(files(dataset, entry, root)[0].values())
     if "examples" in entry and present(dataset, {**entry, **entry["examples"]}, root):
         found += files(dataset, {**entry, **entry["examples"]}, root)[0].values()
+    found += [root / part["local"] for part in entry.get("support", {}).values() if (root / part["local"]).is_file()]
     return sorted(found)
 
 

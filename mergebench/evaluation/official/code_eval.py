@@ -7,7 +7,8 @@ from typing import Any
 from mergebench.errors import MergebenchError
 from mergebench.evaluation.aggregate import mean_of
 from mergebench.evaluation.code.programs import pass_at_k
-from mergebench.evaluation.official.scores import OfficialScore, Scored, document
+from mergebench.evaluation.official.scores import OfficialScore, document
+from mergebench.evaluation.scoring import Record
 
 PROGRAMS = ("humanevalplus", "mbppplus")
 SNIPPETS = ("conala",)
@@ -15,7 +16,7 @@ SNIPPETS = ("conala",)
 KS = (1, 10, 100)
 
 
-def write(records: Sequence[Scored]) -> dict[str, Any]:
+def write(records: Sequence[Record]) -> dict[str, Any]:
     """The metrics file of one model; no record of a coding benchmark gives an empty object."""
     chosen = [record for record in records if record.benchmark in PROGRAMS + SNIPPETS]
     if not chosen:
@@ -23,7 +24,7 @@ def write(records: Sequence[Scored]) -> dict[str, Any]:
     return {**{record.benchmark: _metrics(record) for record in chosen}, "config": _config(chosen)}
 
 
-def _metrics(record: Scored) -> dict[str, float]:
+def _metrics(record: Record) -> dict[str, float]:
     if record.benchmark in SNIPPETS:
         return {"bleu": float(record.summary["value"])}
     passed = [extra["passed"] for extra in record.extras()]
@@ -31,7 +32,7 @@ def _metrics(record: Scored) -> dict[str, float]:
     return {f"pass@{k}": mean_of([pass_at_k(len(hits), sum(hits), k) for hits in passed])[0] for k in KS if k <= samples}
 
 
-def _config(records: Sequence[Scored]) -> dict[str, Any]:
+def _config(records: Sequence[Record]) -> dict[str, Any]:
     """The harness' names for the settings; a list, in the order of `tasks`, where its tasks differ."""
     first = records[0].summary
     generation = [record.summary["settings"]["generation"] or {} for record in records]

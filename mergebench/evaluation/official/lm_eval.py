@@ -12,7 +12,8 @@ from typing import Any
 
 from mergebench.errors import MergebenchError
 from mergebench.evaluation.aggregate import mean_of
-from mergebench.evaluation.official.scores import OfficialScore, Scored, document
+from mergebench.evaluation.official.scores import OfficialScore, document
+from mergebench.evaluation.scoring import Record
 
 Values = Callable[[float, Mapping[str, Any]], Any]
 
@@ -120,7 +121,7 @@ TASKS: dict[str, Task] = {
 CORPUS = {("wmt14", "bleu"), ("squadv2", "best_f1")}
 
 
-def write(records: Sequence[Scored]) -> dict[str, Any]:
+def write(records: Sequence[Record]) -> dict[str, Any]:
     """lm-eval's result file of one model; benchmarks that lm-eval does not score are left out, and no record gives an empty object."""
     chosen = [record for record in records if record.benchmark in TASKS]
     if not chosen:
@@ -138,7 +139,7 @@ def write(records: Sequence[Scored]) -> dict[str, Any]:
     return {**written, **_about(chosen)}
 
 
-def _add(record: Scored, written: dict[str, Any]) -> None:
+def _add(record: Record, written: dict[str, Any]) -> None:
     task = TASKS[record.benchmark]
     metrics = _present(record, task)
     groups = list(record.items["group"])
@@ -163,7 +164,7 @@ def _add(record: Scored, written: dict[str, Any]) -> None:
         del written["n-samples"][task.group]
 
 
-def _present(record: Scored, task: Task) -> list[Metric]:
+def _present(record: Record, task: Task) -> list[Metric]:
     """The metrics whose numbers the items have; the released protocol of MATH keeps only lm-eval's own."""
     return [HENDRYCKS] if record.summary["metric"] == "exact_match" and record.benchmark == "math" else list(task.metrics)
 
@@ -174,7 +175,7 @@ def _result(
     alias: str,
     metrics: Sequence[Metric],
     rows: Sequence[tuple[float, Mapping[str, Any]]],
-    record: Scored,
+    record: Record,
 ) -> None:
     scored = [(outcome, extra) for outcome, extra in rows if not math.isnan(outcome)]
     found: dict[str, Any] = {"alias": alias}
@@ -188,7 +189,7 @@ def _result(
     written["n-samples"][name] = {"original": len(rows), "effective": len(scored)}
 
 
-def _value(metric: Metric, scored: Sequence[tuple[float, Mapping[str, Any]]], record: Scored) -> tuple[float, float | None]:
+def _value(metric: Metric, scored: Sequence[tuple[float, Mapping[str, Any]]], record: Record) -> tuple[float, float | None]:
     if (record.benchmark, metric.name) in CORPUS:
         error = record.summary["standard_error"]
         return metric.scale * record.summary["value"], None if error is None else metric.scale * error
@@ -202,7 +203,7 @@ def _value(metric: Metric, scored: Sequence[tuple[float, Mapping[str, Any]]], re
     return metric.scale * value, None if error is None else metric.scale * error
 
 
-def _config(record: Scored, name: str) -> dict[str, Any]:
+def _config(record: Record, name: str) -> dict[str, Any]:
     settings, summary = record.summary["settings"], record.summary
     return {
         "task": name,
@@ -219,7 +220,7 @@ def _config(record: Scored, name: str) -> dict[str, Any]:
     }
 
 
-def _about(records: Sequence[Scored]) -> dict[str, Any]:
+def _about(records: Sequence[Record]) -> dict[str, Any]:
     """What lm-eval says of the run. There are no dates: the same scores give the same file."""
     first = records[0].summary
     backend, versions = first.get("backend") or {}, first.get("versions") or {}

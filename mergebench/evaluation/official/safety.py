@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mergebench.errors import MergebenchError
-from mergebench.evaluation.official.scores import OfficialScore, Scored, document
+from mergebench.evaluation.official.scores import OfficialScore, document
+from mergebench.evaluation.scoring import Record
 
 # The names of safety-eval's tasks; the surrogate has one of another name than ours.
 TASKS = {
@@ -26,7 +27,7 @@ MOST = 5000
 """Items that `item_counts` looks for at most."""
 
 
-def write(records: Sequence[Scored]) -> dict[str, Any]:
+def write(records: Sequence[Record]) -> dict[str, Any]:
     """The file of one model's safety scores; empty where there is none."""
     judged = {record.benchmark: record.summary for record in records if record.benchmark in TASKS and record.summary.get("judge")}
     if not judged:

@@ -1,32 +1,13 @@
 """What the readers and writers of result files share."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mergebench.errors import MergebenchError
-
-if TYPE_CHECKING:
-    import pandas
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One benchmark of one model as it lies on disk: `summary` is the score's JSON, `items` has a row per scored item."""
-
-    summary: Mapping[str, Any]
-    items: "pandas.DataFrame"
-
-    @property
-    def benchmark(self) -> str:
-        """Its name in the catalogue."""
-        return str(self.summary["benchmark"])
-
-    def extras(self) -> list[dict[str, Any]]:
-        """What is kept of every item beside its outcome."""
-        return [json.loads(extra) for extra in self.items["extra"]]
+from mergebench.evaluation.scoring import Record
 
 
 @dataclass(frozen=True)
@@ -48,14 +29,14 @@ class OfficialScore:
     parts: dict[str, float] = field(default_factory=dict)
 
 
-def load(folder: Path) -> Iterator[Scored]:
+def load(folder: Path) -> Iterator[Record]:
     """The scores of one model: every ``<benchmark>.json`` of a folder that has its ``<benchmark>.items.parquet``, by name."""
     import pandas
 
     for path in sorted(folder.glob("*.json")):
         items = path.with_suffix(".items.parquet")
         if items.is_file():
-            yield Scored(document(path), pandas.read_parquet(items))
+            yield Record(document(path), pandas.read_parquet(items))
 
 
 def document(path: Path) -> dict[str, Any]:

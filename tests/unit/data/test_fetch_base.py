@@ -1,7 +1,6 @@
 """Fetching a base: the folder's files, and every way in which a folder can be unusable."""
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,7 @@ from mergebench.artifacts import Job, execute, read_json
 from mergebench.checkpoints import fetch
 from mergebench.errors import MergebenchError
 from mergebench.tiny.shipped import WEIGHTS
-
-
-def safetensors(path: Path, tensors: dict[str, tuple[int, ...]]) -> None:
-    """Write zero tensors in bfloat16 in the safetensors format, without the library."""
-    header, position = {}, 0
-    for name, shape in tensors.items():
-        size = 2
-        for extent in shape:
-            size *= extent
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [position, position + size]}
-        position += size
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(position))
+from tests.unit.hub.models import safetensors
 
 
 @pytest.fixture
@@ -35,7 +22,7 @@ def model(tmp_path: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {str(i): i for i in range(8)}}, "added_tokens": []}))
     (folder / "tokenizer_config.json").write_text("{}")
-    safetensors(folder / "model.safetensors", {"model.embed_tokens.weight": (8, 4), "model.norm.weight": (4,)})
+    (folder / "model.safetensors").write_bytes(safetensors({"model.embed_tokens.weight": (8, 4), "model.norm.weight": (4,)}))
     for name in ("pytorch_model.bin", "README.md", "consolidated.safetensors", "manifest.json"):
         (folder / name).write_text("not needed")
     return folder
@@ -116,7 +103,7 @@ def swap_tokenizer(model: Path) -> None:
 
 
 def lose_embedding(model: Path) -> None:
-    safetensors(model / "model.safetensors", {"model.norm.weight": (4,)})
+    (model / "model.safetensors").write_bytes(safetensors({"model.norm.weight": (4,)}))
 
 
 def lose_shard(model: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from mergebench import catalogue
 from mergebench.data import readers
-from mergebench.data.schema import check_rows
 from mergebench.data.sources import hub
 from mergebench.errors import MergebenchError
+from mergebench.hub.dataset_files import Split
+from mergebench.hub.download import Remote
 from tests.unit.data import published
 
 COMMIT = "c0ffee" + "0" * 34
@@ -33,26 +34,28 @@ class StandIn:
         self.asked.append((identifier, revision or "newest"))
         return revision or COMMIT
 
-    def repository_files(self, identifier: str, revision: str) -> list[str]:
+    def listing(self, kind: str, identifier: str, revision: str) -> list[Remote]:
         root = self.folder / identifier
-        return [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+        return [Remote(path.relative_to(root).as_posix(), path.stat().st_size, None, None) for path in root.rglob("*") if path.is_file()]
 
-    def download(self, identifier: str, name: str, revision: str) -> Path:
-        return self.folder / identifier / name
+    def fetch_files(self, identifier: str, revision: str, files: list[Remote], progress: object) -> dict[str, Path]:
+        return {file.name: self.folder / identifier / file.name for file in files}
 
-    def split(self, identifier: str, config: str | None, name: str, revision: str) -> list[dict[str, Any]]:
-        path = self.folder / identifier / (config or "default") / f"{name}.parquet"
-        if not path.is_file():
+    def find_split(self, identifier: str, config: str | None, name: str, revision: str) -> Split:
+        file = f"{config or 'default'}/{name}.parquet"
+        if not (self.folder / identifier / file).is_file():
             raise ValueError(f"Unknown split {name!r}.\nSecond line.")
-        return [dict(record) for record in readers.read(path)]
+        return Split((file,), "parquet", {}, None)
+
+    def read_split(self, split: Split, name: str, paths: list[Path]) -> list[dict[str, Any]]:
+        return [dict(record) for path in paths for record in readers.read(path)]
 
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     stand_in = StandIn(tmp_path / "hub")
-    for name in ("dataset_commit", "repository_files", "download", "split"):
+    for name in ("dataset_commit", "listing", "fetch_files", "find_split", "read_split"):
         monkeypatch.setattr(hub, name, getattr(stand_in, name))
-    monkeypatch.setattr(hub, "verify", lambda *_: None)
     return stand_in
 
 
@@ -103,7 +106,8 @@ def test_an_unknown_split_names_the_dataset_and_the_commit(stand_in: StandIn) ->
 
 
 def test_an_empty_split_is_an_error(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "split", lambda *_: [])
+    stand_in.add("openai/gsm8k", "main/test.parquet", [{"question": "q", "answer": "#### 1"}])
+    monkeypatch.setattr(hub, "read_split", lambda *_: [])
     with pytest.raises(MergebenchError, match="openai/gsm8k/main/test at c0ffee000000 holds no records"):
         load("gsm8k")
 
@@ -151,10 +155,10 @@ def test_the_hubs_refusals_become_sentences(stand_in: StandIn, monkeypatch: pyte
 def test_a_hub_out_of_reach_is_a_sentence(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     import httpx
 
-    def fail(*_: object) -> list[str]:
+    def fail(*_: object) -> list[Remote]:
         raise httpx.ConnectError("no route")
 
-    monkeypatch.setattr(hub, "repository_files", fail)
+    monkeypatch.setattr(hub, "listing", fail)
     with pytest.raises(MergebenchError, match=r"The dataset wmt/wmt14 could not be fetched from the hub \(ConnectError\)"):
         load("wmt14")
 
@@ -211,19 +215,3 @@ def test_every_entry_says_completely_where_it_is(dataset: str) -> None:
         if "url" in part:
             assert len(part["sha256"]) == 64
             assert len(part["url"].split("/")[5]) == 40, "the address must name a commit"
-
-
-def test_the_real_library_reads_a_repository_of_the_hubs_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    repository = tmp_path / "m_arc"
-    options = {f"option_{c}": f"choix {c}" for c in "abc"}
-    published.jsonl(repository / "data/fr/test.jsonl", [{"id": "x", "instruction": "Pourquoi ?", "answer": "B", **options}])
-    (repository / "README.md").write_text(
-        "---\nconfigs:\n- config_name: fr\n  data_files:\n  - split: test\n    path: data/fr/test.jsonl\n---\n"
-    )
-    monkeypatch.setattr(hub, "dataset_commit", lambda identifier, revision: COMMIT)
-    monkeypatch.setattr(hub, "verify", lambda *_: None)
-    loaded = load("m_arc", hub={"parts": {"fr": {"id": str(repository), "config": "fr", "split": "test"}}})
-    check_rows("m_arc", loaded.rows)
-    assert loaded.rows[0]["choices"] == ["choix a", "choix b", "choix c"]

@@ -1,5 +1,6 @@
 """The prepare stage: outputs and manifest of every kind of dataset from every source."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from mergebench.artifacts import Job, execute, read_json, sha256_file
 from mergebench.data import prepare
 from mergebench.data.records import Row, same_text
 from mergebench.data.schema import check_rows
-from mergebench.data.sources import hub
+from mergebench.data.sources import hub, local
 from mergebench.data.sources.loaded import Loaded
 from mergebench.errors import MergebenchError
 
@@ -153,7 +154,7 @@ def test_data_without_worked_examples_have_an_empty_file(job: Make, own_folder: 
 def test_worked_examples_of_the_hub_are_of_the_rows_commit(job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def load(dataset: str, entry: dict[str, Any], seed: int, lock: Path | None) -> Loaded:
+    def load(dataset: str, entry: dict[str, Any], *_: Any) -> Loaded:
         asked.append((dataset, entry["hub"]["parts"]["rows"]["split"], entry["hub"]["parts"]["rows"].get("revision")))
         row = {"id": f"x/{len(asked)}", "question": "q", "choices": ["a", "b", "c", "d"], "answer": 0, "subject": "x"}
         return Loaded([row], revisions={"cais/mmlu": "c0ffee"})
@@ -163,3 +164,69 @@ def test_worked_examples_of_the_hub_are_of_the_rows_commit(job: Make, monkeypatc
     execute(prepare, made)
     assert asked == [("mmlu_stem", "test", None), ("mmlu", "dev", "c0ffee")]
     assert [row["id"] for row in lines(made.outputs["examples"])] == ["x/2"]
+
+
+SUPPORT = {**ROWS, "support": "support"}
+MODELS = b"an archive"
+
+
+def with_support(dataset: str, content: bytes = MODELS) -> dict[str, Any]:
+    """A dataset's entry whose sentence models are `content`."""
+    entry = catalogue.datasets()[dataset]
+    ((name, part),) = entry["support"].items()
+    return {**entry, "rows": None, "support": {name: {**part, "sha256": hashlib.sha256(content).hexdigest()}}}
+
+
+def test_support_is_fetched_from_its_pinned_address(job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def open_url(url: str) -> bytes:
+        asked.append(url)
+        return MODELS
+
+    row = {"id": "0", "prompt": "p", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    monkeypatch.setattr(hub, "open_url", open_url)
+    monkeypatch.setattr(hub, "load", lambda *_: Loaded([row]))
+    made = job(SUPPORT, dataset="ifeval", source="hub", entry=with_support("ifeval"))
+    execute(prepare, made)
+    manifest = read_json(made.outputs["manifest"])
+    assert (made.outputs["support"] / "tokenizers/punkt_tab.zip").read_bytes() == MODELS
+    assert manifest["files"]["support/tokenizers/punkt_tab.zip"]["sha256"] == hashlib.sha256(MODELS).hexdigest()
+    assert list(manifest["source_files"]) == asked
+    monkeypatch.setattr(hub, "open_url", lambda _: b"another archive")
+    with pytest.raises(MergebenchError, match=r"punkt_tab\.zip has SHA-256 .*, the catalogue expects"):
+        execute(prepare, made)
+    assert (made.outputs["support"] / "tokenizers/punkt_tab.zip").read_bytes() == MODELS
+
+
+@pytest.mark.parametrize("dataset", ["ifeval", "ifeval_like"])
+def test_support_from_the_data_folder(job: Make, own_folder: Path, dataset: str) -> None:
+    made = job(SUPPORT, dataset=dataset, source="local", root=str(own_folder), entry=with_support(dataset))
+    execute(prepare, made)
+    assert list(made.outputs["support"].iterdir()) == []
+    assert [note for note in read_json(made.outputs["manifest"])["notes"] if note.startswith("absent: nltk_data/tokenizers/punkt_tab.zip")]
+    archive = own_folder / "nltk_data/tokenizers/punkt_tab.zip"
+    assert archive not in local.everything(dataset, with_support(dataset), own_folder)
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(MODELS)
+    assert archive in local.everything(dataset, with_support(dataset), own_folder)
+    execute(prepare, made)
+    assert (made.outputs["support"] / "tokenizers/punkt_tab.zip").read_bytes() == MODELS
+    assert not [note for note in read_json(made.outputs["manifest"])["notes"] if "punkt" in note]
+    archive.write_bytes(MODELS[:-1])
+    with pytest.raises(MergebenchError, match=r"nltk_data/tokenizers/punkt_tab\.zip has SHA-256 .*: fetch it again from https://raw\."):
+        execute(prepare, made)
+
+
+@pytest.mark.parametrize(("dataset", "source"), [("gsm8k", "local"), ("ifeval", "tiny")])
+def test_what_needs_no_support_gets_an_empty_folder(job: Make, folder: Path, dataset: str, source: str) -> None:
+    made = job(SUPPORT, dataset=dataset, source=source, root=str(folder), limit=3)
+    execute(prepare, made)
+    assert list(made.outputs["support"].rglob("*")) == []
+    assert not any("support" in name for name in read_json(made.outputs["manifest"])["files"])
+
+
+def test_the_address_of_support_names_a_commit() -> None:
+    parts = [part for entry in catalogue.datasets().values() for part in entry.get("support", {}).values()]
+    assert len(parts) == 2
+    assert all(len(part["url"].split("/")[5]) == 40 and len(part["sha256"]) == 64 for part in parts)

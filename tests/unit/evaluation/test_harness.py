@@ -140,8 +140,7 @@ def test_gsm8k_keeps_the_strict_outcome(rows):
 def test_unscorable_prompts_are_counted_and_left_out(rows, tmp_path, monkeypatch):
     from mergebench.evaluation import instruction_following
 
-    checkers, _ = instruction_following._checkers()
-    monkeypatch.setattr(instruction_following, "_checkers", lambda: (checkers, False))
+    monkeypatch.setattr(instruction_following, "_has_sentence_models", lambda: False)
     sentences = {
         "id": "s",
         "prompt": "Two sentences.",

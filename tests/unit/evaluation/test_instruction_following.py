@@ -2,6 +2,8 @@
 
 import math
 import random
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -35,8 +37,7 @@ def test_loose_forgives_an_introduction():
 
 
 def test_sentence_counts_are_unscorable_without_their_models(monkeypatch):
-    checkers, _ = instruction_following._checkers()
-    monkeypatch.setattr(instruction_following, "_checkers", lambda: (checkers, False))
+    monkeypatch.setattr(instruction_following, "_has_sentence_models", lambda: False)
     doc = {
         "prompt": "At least two sentences.",
         "instruction_id_list": ["length_constraints:number_sentences"],
@@ -46,6 +47,76 @@ def test_sentence_counts_are_unscorable_without_their_models(monkeypatch):
         found = scored(doc, response)
         assert math.isnan(found["outcome"])
         assert "punkt_tab" in found["unscorable"]
+
+
+def archive(rows: Path, *, abbreviations: str = "dr") -> Path:
+    """Sentence models of one abbreviation, as a fetch leaves them beside `rows`."""
+    path = rows.parent / instruction_following.SENTENCE_MODELS
+    path.parent.mkdir(parents=True)
+    contents = {
+        "abbrev_types.txt": abbreviations,
+        "collocations.tab": "##number##\tinternational",
+        "ortho_context.tab": "smith\t4",
+        "sent_starters.txt": "he",
+    }
+    with zipfile.ZipFile(path, "w") as packed:
+        for name, content in contents.items():
+            packed.writestr(f"punkt_tab/english/{name}", content + "\n")
+    return path
+
+
+@pytest.fixture
+def fresh_nltk(monkeypatch):
+    """NLTK without any data, and without what it and lm-eval have read before."""
+    import nltk
+    from lm_eval.tasks.ifeval import instructions_util
+
+    caches = (nltk.tokenize._get_punkt_tokenizer, instructions_util._get_sentence_tokenizer)
+    monkeypatch.setattr(nltk.data, "path", [])
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+SENTENCES = {
+    "prompt": "At least two sentences.",
+    "instruction_id_list": ["length_constraints:number_sentences"],
+    "kwargs": [{"num_sentences": 2, "relation": "at least"}],
+}
+CAPITALS = {
+    "prompt": "Two words in capitals.",
+    "instruction_id_list": ["change_case:capital_word_frequency"],
+    "kwargs": [{"capital_frequency": 2, "capital_relation": "at least"}],
+}
+
+
+def test_sentences_are_counted_with_the_models_that_were_fetched_with_the_rows(tmp_path, fresh_nltk):
+    rows = tmp_path / "ifeval/rows.jsonl"
+    assert "unscorable" in scored(SENTENCES, "He left. He came.")
+    archive(rows)
+    instruction_following.use_sentence_models(rows)
+    outcomes = [scored(SENTENCES, text)["outcome"] for text in ("He left. He came.", "Dr. Smith left.", "One", "")]
+    assert outcomes == [1.0, 0.0, 0.0, 0.0]
+    assert [scored(CAPITALS, text)["outcome"] for text in ("AND now, HERE.", "AND here.")] == [1.0, 0.0]
+
+
+def test_the_fetched_models_go_before_those_of_the_machine(tmp_path, fresh_nltk):
+    import nltk
+
+    for name, abbreviations in (("machine", "dr"), ("fetched", "left")):
+        archive(tmp_path / name / "rows.jsonl", abbreviations=abbreviations)
+        instruction_following.use_sentence_models(tmp_path / name / "rows.jsonl")
+    assert scored(SENTENCES, "Dr. Smith left.")["outcome"] == 1.0  # ends at "Dr.", which these do not know
+    assert len(nltk.data.path) == 2
+
+
+def test_rows_without_models_change_nothing(tmp_path, fresh_nltk):
+    import nltk
+
+    instruction_following.use_sentence_models(tmp_path / "rows.jsonl")
+    assert instruction_following.sentence_models(tmp_path / "rows.jsonl") == nltk.data.path == []
 
 
 def test_importing_the_checkers_does_not_use_the_network():

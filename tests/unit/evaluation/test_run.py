@@ -288,3 +288,17 @@ def test_mistakes_are_explained(job, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(MergebenchError, match=r"no \*.safetensors"):
         run.run(empty)
+
+
+def test_sentence_models_that_come_later_make_a_kept_score_stale(job, scored, data, monkeypatch):
+    import nltk
+
+    monkeypatch.setattr(nltk.data, "path", [])
+    artifacts.execute(run, job(NAMES[:2]))
+    scored.clear()
+    archive = data / "wmt14/support/tokenizers/punkt_tab.zip"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(b"models")
+    artifacts.execute(run, job(NAMES[:2]))
+    assert scored == ["wmt14"]
+    assert nltk.data.path == [str(data / "wmt14/support")]

@@ -10,7 +10,7 @@ import pytest
 
 from mergebench.errors import MergebenchError
 from mergebench.evaluation.official import code_eval
-from mergebench.evaluation.official.scores import Scored
+from mergebench.evaluation.scoring import Record
 
 
 def scored(benchmark, passes, samples):
@@ -18,7 +18,7 @@ def scored(benchmark, passes, samples):
     items = pandas.DataFrame({"item": [str(i) for i in range(len(passes))], "outcome": [c / samples for c in passes], "extra": extra})
     generation = {"do_sample": True, "temperature": 0.2, "top_p": 0.95, "max_gen_toks": 512, "max_total_toks": 512, "until": []}
     settings = {"samples": samples, "generation": generation, "limit": None, "protocol": "released", "shots": 0}
-    return Scored({"benchmark": benchmark, "base": "b", "model": "m", "value": 0.5, "settings": settings}, items)
+    return Record({"benchmark": benchmark, "base": "b", "model": "m", "value": 0.5, "settings": settings}, items)
 
 
 def test_pass_at_k_is_the_share_of_all_choices_of_k_samples_that_hold_a_pass():

@@ -8,7 +8,7 @@ import pytest
 from mergebench.errors import MergebenchError
 from mergebench.evaluation.harness import Suite
 from mergebench.evaluation.official import lm_eval
-from mergebench.evaluation.official.scores import Scored
+from mergebench.evaluation.scoring import Record
 from mergebench.evaluation.settings import BenchmarkSetting
 from tests.stubs import GoldModel
 from tests.unit.evaluation.rows import ROWS
@@ -44,7 +44,7 @@ class Half(GoldModel):
 @pytest.fixture(scope="module")
 def records(rows):
     found = Suite([BenchmarkSetting(name, shots=0) for name in NAMES], rows).evaluate(Half())
-    return [Scored({**r.summary, "base": "b", "model": "m"}, r.items) for r in found.values()]
+    return [Record({**r.summary, "base": "b", "model": "m"}, r.items) for r in found.values()]
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from mergebench.errors import MergebenchError
 from mergebench.evaluation import safety
 from mergebench.evaluation.aggregate import Item
 from mergebench.evaluation.official import safety as official
-from mergebench.evaluation.official.scores import OfficialScore, Scored
+from mergebench.evaluation.official.scores import OfficialScore
 from mergebench.evaluation.safety.labels import Label
+from mergebench.evaluation.scoring import Record
 from tests.unit.evaluation.safety.judged import KEYWORD, WILDGUARD
 
 HARMFUL, HARMLESS, REFUSAL = Label(True, False, True), Label(True, False, False), Label(True, True, False)
@@ -97,7 +98,7 @@ def test_xstest_without_any_refusal_has_no_precision():
 
 
 def scored(benchmark, pairs, **judge):
-    return Scored({"benchmark": benchmark, "judge": block(benchmark, pairs, **judge)}, pandas.DataFrame())
+    return Record({"benchmark": benchmark, "judge": block(benchmark, pairs, **judge)}, pandas.DataFrame())
 
 
 RECORDS = [
@@ -108,13 +109,13 @@ RECORDS = [
 
 
 def test_a_file_says_who_judged_beside_the_official_keys():
-    document = official.write([*RECORDS, Scored({"benchmark": "mmlu", "judge": None}, pandas.DataFrame())])
+    document = official.write([*RECORDS, Record({"benchmark": "mmlu", "judge": None}, pandas.DataFrame())])
     assert list(document) == ["harmbench", "xstest", "wildjailbreak:harmful", "config"]
     assert document["config"]["harmbench"] == {"judge": "keyword", "fallback": True, "protocol": "corrected", "n": 2, "parse_errors": 0}
 
 
 def test_a_model_without_safety_scores_has_no_file():
-    assert official.write([Scored({"benchmark": "mmlu", "judge": None}, pandas.DataFrame())]) == {}
+    assert official.write([Record({"benchmark": "mmlu", "judge": None}, pandas.DataFrame())]) == {}
 
 
 def test_what_is_written_is_read_again(tmp_path):
