@@ -83,6 +83,7 @@ class Job:
     requested: dict[str, int] = field(default_factory=dict)  # what the rule asked for: mem_mb, runtime (minutes), gpu, ...
     hub_lock: Path | None = None  # the file that records which commits of the hub are read (`hub.lock`), for fetches
     timings: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, dict[str, int]] = field(default_factory=dict)  # computed bytes, by work and part, for the cost record
     ranks: list[dict[str, Any]] = field(default_factory=list)  # `costs.process_usage` of each of several tasks
     _started: float = field(default_factory=time.monotonic)
     _staged: dict[str, Path] = field(default_factory=dict)
@@ -244,7 +245,7 @@ def execute(module: ModuleType | Stage, job: Job) -> None:
                     write_json(job.staging("manifest"), describe(job, payload))
                 if "cost" in job.outputs:
                     seconds = time.monotonic() - started
-                    record = cost_record(subject(job), seconds, memory, attempt, job.requested, job.ranks, job.timings)
+                    record = cost_record(subject(job), seconds, memory, attempt, job.requested, job.ranks, job.timings, job.memory)
                     write_json(job.staging("cost"), record)
                 publish(job)
             except Exception as error:

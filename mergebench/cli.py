@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--output-paths", nargs="*", default=[], metavar="PATH", help="outputs called by their paths below the results")
     run.add_argument("--state", type=Path, default=Path("results/.state"), help="folder for resumable state (default: %(default)s)")
     run.add_argument("--threads", type=int, default=1, help="CPU threads of each task (default: %(default)s)")
-    run.add_argument("--tasks", type=int, default=1, help="processes that share the work, one per GPU; only train (default: %(default)s)")
+    run.add_argument("--tasks", type=int, default=1, help="processes, one per GPU, that share train or statistics (default: %(default)s)")
     run.add_argument("--nodes", type=int, default=1, help="nodes of the Slurm allocation over which tasks spread (default: %(default)s)")
     run.add_argument(
         "--requested", nargs="*", default=[], metavar="NAME=N", help="for the cost record: mem_mb, runtime (minutes), gpu, ..."

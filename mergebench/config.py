@@ -12,7 +12,7 @@ from mergebench import catalogue
 from mergebench.catalogue.additions import Additions
 from mergebench.errors import MergebenchError, nearest
 from mergebench.merging.declarations import declared
-from mergebench.merging.statistics.settings import FisherSettings, GramSettings, MaskSettings
+from mergebench.merging.statistics.settings import Execution, FisherSettings, GramSettings, MaskSettings, RegmeanPlusPlusSettings
 from mergebench.training import specialists as imports
 from mergebench.training.mixture import Mixture
 from mergebench.training.recipes import Recipe
@@ -87,10 +87,18 @@ class Merging(Section):
     methods: dict[str, MethodConfig]
 
 
+class StatisticsExecution(Execution):
+    """How statistics are computed, which does not change them: no change here makes one again."""
+
+    gpus: Positive = Field(1, description="GPUs of a job, which share its rows; on machines with GPUs")
+
+
 class Statistics(Section):
+    execution: StatisticsExecution = StatisticsExecution()
     fisher: FisherSettings = FisherSettings()
     gram: GramSettings = GramSettings()
     mask: MaskSettings = MaskSettings()
+    regmean_plus_plus: RegmeanPlusPlusSettings = RegmeanPlusPlusSettings()
 
 
 class BenchmarkOverride(Section):

@@ -5,7 +5,7 @@ import os
 import resource
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,7 @@ def cost_record(
     requested: dict[str, int],
     ranks: Sequence[dict[str, Any]],
     timings: dict[str, float],
+    memory_parts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
     """Wall, CPU and GPU seconds, peak memory, where and when the job ran, what it asked for and what failed before.
 
@@ -119,6 +120,7 @@ def cost_record(
         identity: stage and names of the job.
         ranks: `process_usage` of each of several tasks that did the work; empty where this process did it. Memory is
             then that of the node with the most, as a node's limit counts it.
+        memory_parts: what the stage computed that it needs, in bytes, to be compared with the measured peaks.
     """
     own = process_usage(memory)
     works = list(ranks) or [own]
@@ -134,6 +136,7 @@ def cost_record(
         "gpu_seconds": round(wall_seconds * gpus_held(requested), 3),
         "gpu_peak_bytes": sum(work["gpu_peak_bytes"] for work in works),
         "timing": {name: round(seconds, 3) for name, seconds in sorted(timings.items())},
+        **({"memory_bytes": {name: dict(parts) for name, parts in sorted(memory_parts.items())}} if memory_parts else {}),
         "requested": requested,
         "attempts": attempt.summary(),
         "run": {

@@ -31,7 +31,7 @@ from mergebench.attempts import AGAIN, Interrupted, interruptible, reason, signa
 from mergebench.costs import PeakMemory, gpus_visible, process_usage
 from mergebench.errors import MergebenchError
 
-SHARED = ("train",)  # the stages whose work several tasks can share
+SHARED = ("train", "statistics")  # the stages whose work several tasks can share
 FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
 PORTS = range(20_000, 30_000)  # below those that systems hand out by themselves
 POLL_SECONDS = 0.1
@@ -68,13 +68,16 @@ class Tasks:
         _raise_for(records, caught, failure, self.tasks)
         job.ranks.extend(record["usage"] for record in records)
         job.timings.update(records[0]["timings"])
+        job.memory.update(records[0]["memory"])
         job.adopt({name: Path(path) for name, path in records[0]["staged"].items()})
         payload: dict[str, Any] = records[0]["payload"]
         return payload
 
     def _check(self, job: Job) -> None:
         if job.stage not in SHARED:
-            raise MergebenchError(f"stage {job.stage} runs as one task, --tasks {self.tasks} was asked; only {SHARED[0]} can be shared.")
+            raise MergebenchError(
+                f"stage {job.stage} runs as one task, --tasks {self.tasks} was asked; only {' and '.join(SHARED)} can be shared."
+            )
         if self.tasks % self.nodes:
             raise MergebenchError(f"--tasks {self.tasks} do not spread evenly over --nodes {self.nodes}; ask for a multiple.")
         if in_slurm():
@@ -234,7 +237,7 @@ def _raise_for(records: Sequence[dict[str, Any]], caught: Sequence[int], failure
         how = f"was killed by {signal.Signals(-failure).name}" if failure < 0 else f"ended with status {failure}"
         raise MergebenchError(
             f"One of {tasks} tasks {how} without an error of its own, as when memory runs out; "
-            "the job's log may say more. Run again: training goes on from its last checkpoint."
+            "the job's log may say more. Run again: work goes on from what was last saved."
         )
     if len(records) != tasks:
         raise MergebenchError(f"{len(records)} of {tasks} tasks reported; the others ended without a word. See the job's log.")
@@ -273,7 +276,12 @@ def _work(words: Sequence[str], rank: int) -> dict[str, Any]:
     # Of a launcher that was killed, the tasks may still be saving their state.
     with lease(job.state / "task.lease") if rank == 0 else contextlib.nullcontext():
         payload = stage.run(job)
-    return {"payload": payload, "timings": job.timings, "staged": {name: str(path.resolve()) for name, path in job.staged.items()}}
+    return {
+        "payload": payload,
+        "timings": job.timings,
+        "memory": job.memory,
+        "staged": {name: str(path.resolve()) for name, path in job.staged.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ STATE = f"{RESULTS}/.state"
 RESOURCES = resources.Resources(PLAN, resources.Site.of(workflow.resource_settings.default_resources))
 # The conda environment of rules that run a model; the preset decides, so that no fact about a site makes a result stale.
 MODEL_ENVIRONMENT = f"../envs/{'cpu' if all(map(RESOURCES.estimates.tiny, PLAN.bases)) else 'gpu'}.yaml"
+# A merge runs models only for a method that passes calibration rows through them.
+MERGE_ENVIRONMENT = MODEL_ENVIRONMENT if PLAN.calibrated else "../envs/cpu.yaml"
 STORAGE = storage.Storage(RESOURCES, workflow.resource_settings.resources.get("gpu"))
 
 if workflow.is_main_process:
@@ -99,7 +101,7 @@ def tokenizer(wildcards):
 
 
 def merge_inputs(wildcards):
-    """Input function: all that the tuning and the merging of a method read: models, spectra and statistics."""
+    """Input function: all that the tuning and the merging of a method read: models, spectra, statistics, calibration rows."""
     names = ["base", *PLAN.specialists]
     folders = [PLAN.model(wildcards.base, name) for name in names]
     return {
@@ -108,6 +110,8 @@ def merge_inputs(wildcards):
         "specialists": ancient([f"{folder}/weights" for folder in folders[1:]]),
         "spectra": PLAN.spectra(wildcards.base, wildcards.method),
         "statistics": PLAN.statistics(wildcards.base, wildcards.method),
+        "calibration": PLAN.calibration(wildcards.method),
+        "hits": PLAN.calibration_hits(wildcards.method),
     }
 
 

@@ -15,10 +15,11 @@ rule merge:
     benchmark:
         f"{RESULTS}/benchmarks/merge/{{base}}/{{method}}.jsonl"
     conda:
-        "../envs/cpu.yaml"
+        MERGE_ENVIRONMENT
     threads: need("merge", "threads")
     resources:
         nodes=1,
+        gpu=need("merge", "gpu"),
         mem_mb=need("merge", "mem_mb"),
         runtime=need("merge", "runtime"),
     params:
@@ -26,7 +27,7 @@ rule merge:
         state=STATE,
     shell:
         "exec mergebench run merge --threads {threads} --state {params.state} --spec {params.spec:q}"
-        " --requested mem_mb={resources.mem_mb} runtime={resources.runtime} threads={threads}"
+        " --requested mem_mb={resources.mem_mb} runtime={resources.runtime} gpu={resources.gpu} threads={threads}"
         " --input base={input.base} specialists={input.specialists} spectra={input.spectra} statistics={input.statistics}"
-        " best={input.best}"
+        " calibration={input.calibration} hits={input.hits} best={input.best}"
         " --output manifest={output.manifest} weights={output.weights} cost={output.cost} 2> {log}"

@@ -31,5 +31,5 @@ rule tune:
         "exec mergebench run tune --threads {threads} --state {params.state} --spec {params.spec:q}"
         " --requested mem_mb={resources.mem_mb} runtime={resources.runtime} gpu={resources.gpu} threads={threads}"
         " --input base={input.base} specialists={input.specialists} spectra={input.spectra} statistics={input.statistics}"
-        " data={input.surrogates} references={input.references} judge={input.judge}"
+        " calibration={input.calibration} hits={input.hits} data={input.surrogates} references={input.references} judge={input.judge}"
         " --output search={output.search} best={output.best} cost={output.cost} 2> {log}"

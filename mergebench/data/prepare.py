@@ -33,7 +33,8 @@ def run(job: Job) -> dict[str, Any]:
         calibration_rows (training sets: rows set aside that share no prompt with the training rows).
 
     Returns:
-        The manifest's payload: source, files' hashes, revisions, counts, notes, and the SHA-256 of each output.
+        The manifest's payload: source, files' hashes, revisions, counts, notes, the ids of the calibration rows, and the SHA-256 of
+        each output.
     """
     spec = job.spec
     dataset = spec["dataset"]
@@ -71,6 +72,8 @@ def run(job: Job) -> dict[str, Any]:
         facts |= {"filter": entry["filter"], "filtered": {part: tally.facts() for part, tally in loaded.tallies.items()}}
     sha256 = {name: _write(job.staging(name), rows) for name, rows in outputs.items() if name in job.outputs}
     counts = {name: len(rows) for name, rows in outputs.items()}
+    if "calibration" in outputs:
+        facts["calibration_ids"] = [str(row["id"]) for row in outputs["calibration"]]
     return {**facts, "rows": counts, "languages": _languages(outputs), "sha256": sha256}
 
 

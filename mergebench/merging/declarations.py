@@ -21,12 +21,14 @@ class Declaration:
     Attributes:
         statistics: kinds of calibration statistics that it reads ("fisher", "gram", "mask").
         spectra: whether it reads the magnitude spectra of the task vectors.
+        calibration: whether it passes calibration rows through the models itself.
         grid_parameters: what its grid may vary: name -> (lowest, highest) value.
         parameters: every parameter that can be fixed in the configuration.
     """
 
     statistics: tuple[str, ...]
     spectra: bool
+    calibration: bool
     grid_parameters: dict[str, tuple[float, float]]
     parameters: tuple[str, ...]
 
@@ -58,6 +60,7 @@ def _read(path: Path) -> Declaration:
     return Declaration(
         statistics=tuple(_literal(keywords.get("statistics"), ())),
         spectra=bool(_literal(keywords.get("spectra"), False)),
+        calibration="propagation" in keywords,
         grid_parameters=grid,
         parameters=tuple(parameters),
     )

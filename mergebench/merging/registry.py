@@ -134,6 +134,8 @@ class Method:
         solve: For methods of scope "matrix": (list of Matrices, list of parameter sets) -> Iterator[list of directions], one list per set:
             parameters that share one Gram matrix in every domain are handed over together, with all sets of a grid.
         through_thresholds: Parameters that act through thresholds alone: two values that keep the same entries are one candidate.
+        propagation: For methods of scope "layer": (Job, Models) -> `layers.Propagation`: what the stages that merge hand it, calibration
+            samples of every domain, on their way through the layers merged so far.
     """
 
     name: str
@@ -156,6 +158,7 @@ class Method:
     tensor_total_kernel: Callable[..., Any] | None = None
     solve: Callable[..., Iterator[list[torch.Tensor]]] | None = None
     through_thresholds: tuple[str, ...] = ()
+    propagation: Callable[..., Any] | None = None
 
     def validate(self, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Every parameter with its value, defaults filled in.
@@ -200,6 +203,7 @@ def method(
     tensor_total_kernel: Callable[..., Any] | None = None,
     solve: Callable[..., Iterator[list[torch.Tensor]]] | None = None,
     through_thresholds: tuple[str, ...] = (),
+    propagation: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., torch.Tensor]], Callable[..., torch.Tensor]]:
     """Declare the decorated function as the merging method of the same name; see `Method` for the arguments.
 
@@ -232,6 +236,7 @@ def method(
             tensor_total_kernel=tensor_total_kernel,
             solve=solve,
             through_thresholds=through_thresholds,
+            propagation=propagation,
         )
         return function
 

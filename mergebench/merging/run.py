@@ -12,6 +12,7 @@ from mergebench.checkpoints.digest import recorded_weights_digest, weights_diges
 from mergebench.errors import MergebenchError
 from mergebench.merging.engine import merge
 from mergebench.merging.models import Models
+from mergebench.merging.registry import get
 from mergebench.merging.scope import ALL
 
 
@@ -19,8 +20,8 @@ def run(job: Job) -> dict[str, Any]:
     """Write the merged checkpoint; return the recipe, the inputs' digests, and what the merge turned out to be.
 
     Spec: base, method, domains; parameters (fixed ones, or null), scope, seed, dtype, vocabulary where they differ from
-    the defaults. Inputs: base, specialists (weights folders in the order of the domains); spectra and statistics (lists of
-    manifests, whatever their order), best (`best.yaml`). Outputs: weights.
+    the defaults; calibration for a method that reads rows. Inputs: base, specialists (weights folders in the order of the
+    domains); spectra, statistics and calibration (lists of manifests, whatever their order), best (`best.yaml`). Outputs: weights.
 
     Raises:
         MergebenchError: The inputs do not belong together, or the recipe is wrong.
@@ -48,11 +49,14 @@ def run(job: Job) -> dict[str, Any]:
         "input_digests": digests,
         "audit": {domain: [note.record() for note in notes] for domain, notes in models.findings.items()},
         "weights_digest": weights_digest(folder),
+        **({} if models.propagation is None else {"calibration": models.propagation.facts()}),
     }
 
 
 def open_models(job: Job) -> Models:
     """The models of a job: its inputs base, specialists, spectra and statistics, its spec's domains and vocabulary.
+
+    A method that passes calibration rows through what it merges gets those of the input `calibration`, where the spec has that entry.
 
     Spectra are found by the name of their folder (`vectors/<base>/<domain>/`), and statistics, all those beside the manifests, by
     what they say of themselves: no list can be paired with another in the wrong order.
@@ -60,13 +64,17 @@ def open_models(job: Job) -> Models:
     domains, folders = job.spec["domains"], job.paths("specialists")
     if len(domains) != len(folders):
         raise MergebenchError(f"The merge has {len(domains)} domains but {len(folders)} specialists; give one for each.")
-    return Models.open(
+    models = Models.open(
         job.path("base"),
         dict(zip(domains, folders, strict=True)),
         spectra={manifest.parent.name: manifest.parent / "spectrum.npz" for manifest in job.paths("spectra")},
         statistics=[file for manifest in job.paths("statistics") for file in sorted(manifest.parent.glob("*.safetensors"))],
         vocabulary=job.spec.get("vocabulary", "refuse"),
     )
+    propagation = get(job.spec["method"]).propagation
+    if propagation is not None and "calibration" in job.spec:
+        models.propagation = propagation(job, models)
+    return models
 
 
 def input_digests(models: Models) -> dict[str, str]:

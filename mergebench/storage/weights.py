@@ -112,6 +112,8 @@ def _inputs(results: Path, recipe: dict[str, Any], recorded: dict[str, Any]) -> 
         "specialists": [results / "models" / base / f"specialist_{d}/weights" for d in domains],
         "spectra": [results / "vectors" / base / d / MANIFEST for d in domains],
         "statistics": [results / "statistics" / base / d / k / MANIFEST for d in domains for k in kinds],
+        "calibration": [results / "data" / f"train_{d}" / MANIFEST for d in domains],
+        "hits": [results / "decontamination" / f"train_{d}" / "hits.jsonl" for d in domains],
         "best": [results / "tuning" / base / method / "best.yaml"],
     }
     return {name: places[name] for name in recorded}

@@ -16,13 +16,14 @@ from mergebench.merging.declarations import SCALE, declared
 from mergebench.training.mixture import epoch_rows
 from mergebench.workflow.plan import Plan
 from mergebench.workflow.questions import Questions, questions, scored_rows
+from mergebench.workflow.statistics_cost import GB, LARGEST, Cost, cost, propagation
 from mergebench.workflow.training_memory import memory
 
-GB = 10**9
-# The reference GPU: an A100 (312 TFLOP/s in bfloat16, 19.5 in float32, 2.0 TB/s), and what of it such jobs reach.
+# The reference GPU: an A100 (312 TFLOP/s in bfloat16, 19.5 in float32, 2.0 TB/s, 80 GB), and what of it such jobs reach.
 MATRIX_RATE = 0.4 * 312e12  # FLOP/s: training and reading prompts in bfloat16
 FLOAT_RATE = 0.6 * 19.5e12  # FLOP/s: calibration statistics, in float32
 READ_RATE = 0.6 * 2.0e12  # bytes/s: a decoding step reads the weights once
+LINK_RATE = 8e9  # bytes/s between host and GPU, from memory that is not pinned
 STEP_OVERHEAD = 0.025  # seconds that a decoding step costs whatever the model
 # One CPU core, and a shared file system.
 CORE_RATE = 4e10  # FLOP/s of a tiny twin in float32
@@ -40,8 +41,6 @@ PROGRAM_SECONDS = 0.5  # of a model-written program and its tests, on one core
 BATCH_TOKENS = 65_536  # tokens of one batch on a GPU
 SEQUENCES = 256  # answers that vLLM decodes at once
 CACHE = 0.3e6 * BATCH_TOKENS + 4 * GB  # GPU memory of a batch: keys and values of its tokens, and its logits
-LARGEST = 0.25  # share of the parameters in the largest tensor (Gemma-2-2b's embedding: 0.23)
-GRAM = 1.1  # entries of all Gram matrices by parameter (Gemma-2-9b: 1.12, Llama-3.2-3B: 0.83)
 PROCESS = 0.7 * GB  # of a process that has imported torch and transformers
 SAVED = 12  # bytes per parameter of a saved training state: float32 weights and two moments
 
@@ -66,8 +65,10 @@ class Estimate:
         local_bytes: memory that every GPU needs on top.
         host_bytes: peak host memory of one process.
         written: bytes that stay on disk when the job is done.
-        working: further bytes on disk while it runs (saved states of training; outputs are moved into place, not copied).
-        sharded: whether the job may spread over several GPUs.
+        working: further bytes on disk while it runs (saved states of training, parts and sums of statistics; outputs are moved into
+            place, not copied).
+        sharded: whether the job may spread over as many GPUs as hold it together.
+        gpus: GPUs of a job that does not, each of which needs all of its memory.
         divides: largest number of processes into which a step's samples divide (for sharded jobs).
         threads: CPU threads of one process that the work can use.
     """
@@ -80,6 +81,7 @@ class Estimate:
     written: float = 0.0
     working: float = 0.0
     sharded: bool = False
+    gpus: int = 1
     divides: int = 1
     threads: int = 1
 
@@ -237,23 +239,22 @@ class Estimates:
         )
 
     def _statistics(self, base: str, kind: str) -> Estimate:
-        parameters = self.parameters(base)
-        settings = self.plan.preset.statistics
+        parameters, tiny = self.parameters(base), self.tiny(base)
+        settings = getattr(self.plan.preset.statistics, kind)
         calibration = self.plan.preset.data.calibration_rows
-        if kind == "fisher":  # one gradient per row; weights, gradient and sum in float32
-            rows, passes, held, written = settings.fisher.rows or calibration, 6, 12.0, 4.0
-        elif kind == "gram":  # forward passes; weights in float32, the sums as configured, the result in float32
-            width = 8 if settings.gram.accumulate == "float64" else 4
-            rows, passes, held, written = settings.gram.rows or calibration, 2, 4 + width * GRAM, 4 * GRAM
-        else:  # a gradient per step; model, base, task vector, logits and gradient in float32
-            rows, passes, held, written = settings.mask.steps * settings.mask.batch_size, 6, 20.0, 1.0
+        rows = min(settings.rows or calibration, calibration)
+        need = cost(settings, parameters, 4 if tiny else 2, rows, TRAINING_TOKENS, small=tiny)
+        rate = self._rate(base, MATRIX_RATE if need.half else FLOAT_RATE)
+        shared = {name: size for name, size in need.device.items() if name != "activations"}
         return self._model_job(
             base,
-            passes * parameters * rows * TRAINING_TOKENS / self._rate(base, FLOAT_RATE),
-            gpu_bytes=held * parameters,
-            local_bytes=4 * GB,
-            host_bytes=PROCESS + (4 + written) * parameters + (held * parameters if self.tiny(base) else 2 * GB),
-            written=written * parameters,
+            need.flops / rate + need.streamed / STREAM_RATE + (0 if tiny else need.copied / LINK_RATE),
+            gpu_bytes=sum(shared.values()),
+            gpus=self.plan.preset.statistics.execution.gpus,
+            local_bytes=need.device["activations"],
+            host_bytes=PROCESS + sum(need.host.values()) + (sum(shared.values()) if tiny else 2 * GB),
+            written=need.written,
+            working=need.working,
         )
 
     def _tune(self, base: str, method: str) -> Estimate:
@@ -261,17 +262,37 @@ class Estimates:
         points = math.prod(len(values) for values in grid.values())
         directions = math.prod(len(values) for name, values in grid.items() if name != SCALE)
         scoring = sum(self._scoring(base, s) for names in self.plan.surrogates.values() for s in names)
+        need = self._propagation(base, method) if method in self.plan.calibrated else None  # while nothing is scored
         return self._model_job(
             base,
             points * scoring + directions * self._merging(base, method),
             gpu_bytes=self._evaluated(base) + (2 * judge_parameters(self.plan) if self.plan.tuning_judge("weights") else 0),
-            local_bytes=CACHE,
+            local_bytes=max(CACHE, sum(need.device.values()) if need else 0),
             host_bytes=PROCESS + self._engine(base) + self.weights(base),
+            working=need.working if need else 0.0,
         )
 
     def _merge(self, base: str, method: str) -> Estimate:
-        weights = self.weights(base)
-        return self._processing(base, self._merging(base, method), host_bytes=PROCESS + self._engine(base), written=weights)
+        weights, seconds, host = self.weights(base), self._merging(base, method), PROCESS + self._engine(base)
+        if method not in self.plan.calibrated:
+            return self._processing(base, seconds, host_bytes=host, written=weights)
+        need = self._propagation(base, method)
+        shared = {name: size for name, size in need.device.items() if name != "activations"}
+        return self._model_job(
+            base,
+            seconds,
+            gpu_bytes=sum(shared.values()),
+            local_bytes=need.device["activations"],
+            host_bytes=host + sum(need.host.values()) + (sum(shared.values()) if self.tiny(base) else 2 * GB),
+            written=weights,
+            working=need.working,
+        )
+
+    def _propagation(self, base: str, method: str) -> Cost:
+        settings = getattr(self.plan.preset.statistics, method)
+        rows = min(settings.rows or self.plan.preset.data.calibration_rows, self.plan.preset.data.calibration_rows)
+        domains = len(self.plan.domains)
+        return propagation(settings, self.parameters(base), domains, rows, TRAINING_TOKENS, small=self.tiny(base))
 
     def _evaluate(self, base: str, model: str, group: str) -> Estimate:
         benchmarks = next(g for g in self.plan.groups if g.name == group).benchmarks
@@ -351,9 +372,14 @@ class Estimates:
         return questions(self.plan.preset, benchmark)
 
     def _merging(self, base: str, method: str) -> float:
-        """Seconds of one direction: all inputs are read; solvers work several times as long."""
+        """Seconds of one direction: all inputs are read; solvers work several times as long; calibration rows may pass the models."""
         solver = 5 if "gram" in declared()[method].statistics else 1
-        return solver * (len(self.plan.domains) + 2) * self.weights(base) / STREAM_RATE
+        streaming = solver * (len(self.plan.domains) + 2) * self.weights(base) / STREAM_RATE
+        if method not in self.plan.calibrated:
+            return streaming
+        need = self._propagation(base, method)
+        link = 0 if self.tiny(base) else need.copied / LINK_RATE
+        return streaming + need.flops / self._rate(base, FLOAT_RATE) + need.streamed / STREAM_RATE + link
 
     def _largest(self, base: str) -> float:
         """Bytes of the largest tensor in float32; in a tiny twin, of all."""

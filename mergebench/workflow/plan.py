@@ -163,6 +163,11 @@ class Plan:
         return sorted({kind for m in self.methods for kind in declared()[m].statistics})
 
     @cached_property
+    def calibrated(self) -> list[str]:
+        """Methods that pass calibration rows through the models themselves."""
+        return [m for m in self.methods if declared()[m].calibration]
+
+    @cached_property
     def grpo_bases(self) -> list[str]:
         """Bases whose mathematics specialist is trained further with GRPO; an imported one is taken as it is."""
         wanted = self.preset.training.grpo.bases if self.preset.training.grpo else []
@@ -211,7 +216,8 @@ class Plan:
     @cached_property
     def training_sets(self) -> list[str]:
         """Datasets to train on or to calibrate with, one per domain, and one for GRPO where it is used."""
-        needed = self.domains if self.preset.training.multitask or self.statistics_kinds else self.trained_domains
+        everything = self.preset.training.multitask or self.statistics_kinds or self.calibrated
+        needed = self.domains if everything else self.trained_domains
         return [f"train_{d}" for d in needed] + ([GRPO_DATA] if self.grpo_bases else [])
 
     @cached_property
@@ -223,10 +229,8 @@ class Plan:
 
     @cached_property
     def decontaminated(self) -> list[str]:
-        """Training sets that are compared with the benchmarks: those that something is trained on."""
-        if self.preset.data.decontaminate == "none":
-            return []
-        return [f"train_{d}" for d in self.trained_domains] + ([GRPO_DATA] if self.grpo_bases else [])
+        """Training sets that are compared with the benchmarks."""
+        return [] if self.preset.data.decontaminate == "none" else self.training_sets
 
     def tokens(self, base: str) -> Tokens:
         """How a base wants training rows: its tokenizer, template and length."""
@@ -500,6 +504,24 @@ class Plan:
         kinds = declared()[method].statistics
         return [f"{self.results}/statistics/{base}/{d}/{k}/manifest.json" for d in self.domains for k in kinds]
 
+    def calibration(self, method: str) -> list[str]:
+        """Manifests of the training sets whose calibration rows a method reads itself."""
+        return [self.data(f"train_{d}") for d in self.domains] if method in self.calibrated else []
+
+    def calibration_hits(self, method: str) -> list[str]:
+        """The lists of those of these rows to leave out."""
+        return [hits for d in self.domains for hits in self.uncalibrated(f"train_{d}")] if method in self.calibrated else []
+
+    def uncalibrated(self, training_set: str) -> list[str]:
+        """The list of rows that no calibration may use, since they share text with a benchmark, whatever training does with them.
+
+        There is none where nothing is compared; and none for generated rows, which have items of their own, unless it is asked for.
+        """
+        data = self.preset.data
+        generated = data.sources.get(training_set, data.source) == "tiny"
+        compared = training_set in self.decontaminated and (data.decontaminate == "remove" or not generated)
+        return [f"{self.results}/decontamination/{training_set}/hits.jsonl"] if compared else []
+
     def spectra(self, base: str, method: str) -> list[str]:
         """Manifests of the task vectors' spectra, for a method that needs them."""
         wanted = declared()[method].spectra
@@ -651,6 +673,17 @@ class Plan:
             "parameters": chosen.parameters,
             "scope": self.preset.merging.scope,
             "vocabulary": self.preset.merging.vocabulary,
+            **({"calibration": self._calibration(base, method)} if method in self.calibrated else {}),
+        }
+
+    def _calibration(self, base: str, method: str) -> dict[str, Any]:
+        """How a method gets its calibration rows: as the statistics' jobs do."""
+        supervised = self.supervision(base, "specialist")
+        return {
+            "rows": self.preset.data.calibration_rows,
+            "max_length": supervised["max_length"],
+            "template": supervised["template"],
+            "settings": getattr(self.preset.statistics, method).model_dump(mode="json"),
         }
 
     def _spec_drop(self, base: str, method: str) -> dict[str, Any]:

@@ -114,14 +114,14 @@ class Resources:
         )
 
     def gpus(self, estimate: Estimate) -> int:
-        """The fewest GPUs whose memory holds the job: 1, 2, 4, ... on a node, then whole nodes; 1 for a job of one device.
+        """The fewest GPUs whose memory holds the job: 1, 2, 4, ... on a node, then whole nodes; or those that its settings ask for.
 
         A job that fits nowhere asks for as many as its samples divide into; `fits` says so.
         """
         if not estimate.gpu_bytes:
             return 0
         if not estimate.sharded:
-            return 1
+            return estimate.gpus
         if estimate not in self._gpus:
             choices = [n for n in self._counts if estimate.divides % n == 0]
             self._gpus[estimate] = next((n for n in choices if self._holds(estimate, n)), choices[-1])
@@ -144,7 +144,8 @@ class Resources:
         return [*powers, *(node * n for n in (2, 4, 8))]
 
     def _holds(self, estimate: Estimate, gpus: int) -> bool:
-        return estimate.gpu_bytes / gpus + estimate.local_bytes <= GPU_SHARE * self.site.gpu_memory_gb * GB
+        shared = estimate.gpu_bytes / (gpus if estimate.sharded else 1)
+        return shared + estimate.local_bytes <= GPU_SHARE * self.site.gpu_memory_gb * GB
 
 
 def _up(value: float, step: int) -> int:

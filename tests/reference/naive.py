@@ -6,7 +6,7 @@ the formula needs, and returns the merged model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -47,13 +47,22 @@ def task_arithmetic(taus, scale, weights=None, normalise=False):
     return scale * sum(share * tau for share, tau in zip(shares, taus, strict=True)) / (sum(shares) if normalise else 1)
 
 
-def fisher(base: Model, specialists: list[Model], fishers: list[Model], normalise: bool, floor: float, smoothing: str = "floor") -> Model:
+def fisher(
+    base: Model,
+    specialists: list[Model],
+    fishers: list[Model],
+    normalise: bool,
+    floor: float,
+    smoothing: str = "floor",
+    weights: Sequence[float] | None = None,
+) -> Model:
     flat = [flatten(each) for each in fishers]
     if normalise:
         flat = [each / np.linalg.norm(each) for each in flat]
-    weights = [each + floor if smoothing == "add" else np.maximum(each, floor) for each in flat]
+    raised = [each + floor if smoothing == "add" else np.maximum(each, floor) for each in flat]
+    weighted = [w * each for w, each in zip(weights or [1.0] * len(raised), raised, strict=True)]
     models = [flatten(model) for model in specialists]
-    merged = sum(weight * model for weight, model in zip(weights, models, strict=True)) / sum(weights)
+    merged = sum(weight * model for weight, model in zip(weighted, models, strict=True)) / sum(weighted)
     return unflatten(merged, base)
 
 

@@ -99,6 +99,13 @@ class FixedInputs:
 
     grams: dict[str, dict[str, torch.Tensor]]
     passed: list[int] = field(default_factory=list)
+    device: str = "cpu"
+
+    def begin(self, identity: Mapping[str, Any]) -> None:
+        json.dumps(identity)
+
+    def finished(self, stage: int) -> None:
+        return None
 
     def stages(self, names: Sequence[str]) -> list[list[str]]:
         return [
@@ -111,7 +118,7 @@ class FixedInputs:
         assert stage == 0 or self.passed == list(range(stage)), "a stage is measured before the ones below it are merged"
         return {name: self.grams[domain][name] for name in weights if name in self.grams[domain]}
 
-    def advance(self, stage: int, weights: Mapping[str, torch.Tensor]) -> None:
+    def advance(self, stage: int, weights: Mapping[str, torch.Tensor], directions: Mapping[str, torch.Tensor]) -> None:
         self.passed = list(range(stage + 1))
 
 

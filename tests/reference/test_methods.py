@@ -88,11 +88,20 @@ CASES: dict[str, list[tuple[Parameters, Parameters]]] = {
         ),
     ],
     "fisher": [
-        (lambda m, p=p: p, lambda m, p=p: {**p, "fishers": statistics(m, "fisher")})
-        for n in (True, False)
-        for floor in (1e-6, 0.03)
-        for smoothing in ("floor", "add")
-        for p in [{"normalise": n, "floor": floor, "smoothing": smoothing}]
+        *(
+            (lambda m, p=p: p, lambda m, p=p: {**p, "fishers": statistics(m, "fisher")})
+            for n in (True, False)
+            for floor in (1e-6, 0.03)
+            for smoothing in ("floor", "add")
+            for p in [{"normalise": n, "floor": floor, "smoothing": smoothing}]
+        ),
+        *(
+            (
+                lambda m, p=p: {**p, "weights": given(WEIGHTS, m)},
+                lambda m, p=p: {**p, "weights": listed(WEIGHTS, m), "fishers": statistics(m, "fisher")},
+            )
+            for p in [{"normalise": n, "floor": 0.03} for n in (True, False)]
+        ),
     ],
     "regmean": [
         (lambda m, a=a: {"reduction": a}, lambda m, a=a: {"grams": statistics(m, "gram"), "reduction": a}) for a in (0.0, 0.1, 0.9, 1.0)

@@ -2,7 +2,8 @@
 
 Spec: ``training_set``, ``ngram`` (words in a row; 13), ``shortest`` (a shorter text is looked for as a whole from so many words
 on; 8, or `ngram` if that is less). Inputs: ``data`` (manifest of the training set), ``benchmarks`` (manifests of benchmarks and
-surrogates; their rows lie beside them). Outputs: ``report`` (CSV), ``summary`` (Markdown), ``hits`` (JSONL: the rows that
+surrogates; their rows lie beside them). Searched are the training rows and, where there are any, the calibration rows set aside from
+them. Outputs: ``report`` (CSV), ``summary`` (Markdown), ``hits`` (JSONL: the rows that
 overlap, by id, with the items), ``manifest``. Rows are read in spans by `job.threads` processes, so memory holds the benchmarks
 and no training set.
 """
@@ -38,10 +39,11 @@ def run(job: Job) -> dict[str, Any]:
         items, overlaps, builder = _read(job.paths("benchmarks"), ngram, shortest)
         index = builder.index()
     rows = job.path("data").with_name("train.jsonl")
-    pieces = spans(rows, ROWS)
+    aside = rows.with_name("calibration.jsonl")
+    pieces = [(path, span) for path in (rows, aside) if path == rows or path.is_file() for span in spans(path, ROWS)]
     total = hit = 0
     with job.timing("search"), job.staging("hits").open("w", encoding="utf-8") as stream:
-        _worker.update(rows=rows, index=index)
+        _worker.update(index=index)
         for done, (count, hits) in enumerate(shared(_search, pieces, job.threads), start=1):
             total, hit = total + count, hit + len(hits)
             for identifier, segments in hits:
@@ -96,8 +98,8 @@ def _count(
     return {dataset: [items[number][1] for number in numbers[:ITEMS]] for dataset, numbers in found.items()}
 
 
-def _search(span: Span) -> tuple[int, Hits]:
-    path = _worker["rows"]
+def _search(piece: tuple[Path, Span]) -> tuple[int, Hits]:
+    path, span = piece
     rows = [_row(content, path, number) for number, content in numbered(path, span)]
     hits: dict[int, list[int]] = {}
     for match in _worker["index"].search([training_texts(row) for row in rows]):

@@ -12,6 +12,10 @@ from mergebench.merging.solvers import regress
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mergebench.artifacts import Job
+    from mergebench.merging.layers import Propagation
+    from mergebench.merging.models import Models
+
 
 def solve(layers: Sequence[Matrices], parameters: Sequence[Mapping[str, Any]]) -> Iterator[list[Tensor]]:
     """The directions of layers that share their inputs, for each set of parameters."""
@@ -23,14 +27,22 @@ def solve(layers: Sequence[Matrices], parameters: Sequence[Mapping[str, Any]]) -
         yield from regress(grams, layers, [each["reduction"] for each in parameters])
 
 
+def propagation(job: Job, models: Models) -> Propagation:
+    """The calibration samples of a job, see `statistics.propagation.of_job`."""
+    from mergebench.merging.statistics.propagation import of_job
+
+    return of_job(job, models)
+
+
 @method(
     title="RegMean++",
     reference=Reference("Nguyen et al., 2025", "2508.03121"),
     scope="layer",
     data="training",
     grid={"reduction": (0.1, 0.3, 0.5, 0.7, 0.9)},
-    note="The grid is that of RegMean. Calibration samples are given through Python, see docs/merging.md; no stage of the workflow does.",
+    note="The grid is that of RegMean.",
     solve=solve,
+    propagation=propagation,
 )
 def regmean_plus_plus(context: Matrices, *, reduction: Annotated[float, Range(0, 1)] = 0.9) -> Tensor:
     """RegMean on the inputs that the merged model's layers really get.

@@ -1,118 +1,205 @@
 """Trained Localize-and-Stitch masks (He et al., 2024): where a specialist's skill lives in its task vector.
 
-A mask has one logit S per element of the task vector tau. Training minimises
+A mask has one logit S per entry of the task vector tau. Training minimises
 
     loss(theta_0 + sigmoid(S) * tau) + l1 * ||sigmoid(S)||_1
 
 by gradient descent on S, with the exact gradient d/dS = (d loss / d theta * tau + l1) * sigmoid'(S). The rounded
-mask is S > 0. The base theta_0 is read afresh in every step and never written.
+mask is S > 0. The base theta_0 is read afresh in every step and never written. `masked` has the model and the steps.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from mergebench.checkpoints.audit import require_mergeable
 from mergebench.errors import MergebenchError
-from mergebench.training.examples import Example, collate
+from mergebench.merging.scope import ALL, names_in_scope
+from mergebench.merging.statistics.masked import MaskedModel, TaskVector, Tensors
+from mergebench.merging.statistics.objective import recompute_layers
+from mergebench.merging.statistics.settings import MaskSettings
+from mergebench.merging.statistics.task import Measured, Task
+from mergebench.training import distributed
+from mergebench.training.examples import Example
+from mergebench.vectors.measure import measure as measure_spectra
+from mergebench.vectors.spectrum import Cut
 
-Tensors = dict[str, torch.Tensor]
+STATE = "logits"  # the name of the logits in progress
+GROUP = 1 << 28  # entries of the masks that are rounded and written together
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ACTIVATIONS = 0.25  # share of a GPU's memory that is left to activations
 
 
-def initial_logits(task_vector: Mapping[str, torch.Tensor], density: float, bias: float) -> Tensors:
-    """Logits ``+bias`` at the `density` share of largest |tau| over all tensors together, ``-bias`` elsewhere.
+def measure(task: Task) -> Measured:
+    """Train the mask of a specialist, and keep it, rounded, in the task's parts."""
+    require_mergeable(task.base, {task.specialist.folder.parent.name: task.specialist}, vocabulary="base")
+    vector = TaskVector(task.base, task.specialist, names_in_scope(task.base, task.job.spec.get("scope", ALL)))
+    units = {f"mask.{number}": group for number, group in enumerate(groups(vector))}
+    finished = [task.finished(unit) for unit in units]  # all of them, for all processes must ask the same
+    if not all(finished):
+        _train(task, vector, units)
+    kept = [task.parts.facts(unit) for unit in units] if task.main else []
+    entries = vector.entries
+    facts: dict[str, Any] = {"entries": entries, "tokens": sum(row.response_tokens for row in task.examples)}
+    if task.main:
+        facts |= {name: round(sum(each[name] for each in kept) / entries, 6) for name in ("kept", "changed")}
+        facts |= {name: round(kept[0][name], 6) for name in ("first_loss", "last_loss")}
+    return Measured(list(units), facts)
 
-    Exactly ``round(density * elements)`` logits are positive; ties at the threshold go to the first in order.
+
+def groups(vector: TaskVector) -> list[list[str]]:
+    """The names of the task vector in runs of at most `GROUP` entries, or of one larger tensor."""
+    found: list[list[str]] = []
+    room = 0
+    for name in vector.names:
+        size = vector.base.size(name)
+        if size > room:
+            found.append([])
+            room = GROUP
+        found[-1].append(name)
+        room -= size
+    return found
+
+
+def threshold(vector: TaskVector, density: float, threads: int = 1) -> Cut:
+    """Which magnitudes are among the `density` share of largest ones: exactly so many entries, or all that are not zero.
+
+    The magnitudes are counted, not sorted: two walks over the files at most.
     """
-    magnitudes = torch.cat([tau.abs().flatten() for tau in task_vector.values()])
-    kept = torch.argsort(magnitudes, descending=True, stable=True)[: round(density * magnitudes.numel())]
-    flat = torch.full_like(magnitudes, -bias)
-    flat[kept] = bias
-    parts = flat.split([tau.numel() for tau in task_vector.values()])
-    return {name: part.view_as(tau).clone() for (name, tau), part in zip(task_vector.items(), parts, strict=True)}
+    spectrum = measure_spectra(vector.base, [vector.specialist], vector.names, densities=[[density]], threads=threads)[0]
+    return spectrum.cut(round(density * spectrum.total), "exact")
 
 
-def load_masked(model: Any, base: Mapping[str, torch.Tensor], task_vector: Tensors, logits: Tensors) -> None:
-    """Set the model's parameters to ``theta_0 + sigmoid(S) * tau``; those without a logit to ``theta_0``."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(base[name])
-            if name in logits:
-                parameter.addcmul_(logits[name].sigmoid(), task_vector[name])
+def initial_masks(vector: TaskVector, cut: Cut) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, which entries the threshold keeps: bool, flattened); ties go to the first in the order of names and places."""
+    spare = cut.spare
+    host = torch.device("cpu")
+    for name in vector.names:
+        kept = torch.zeros(vector.base.size(name), dtype=torch.bool)
+        for place, _, tau in vector.pieces(name, host, torch.float32):
+            bits = tau.abs().view(torch.int32)
+            kept[place] = bits >= cut.limit
+            if spare:
+                equal = (bits == cut.limit - 1).nonzero().flatten()[:spare]
+                kept[place][equal] = True
+                spare -= len(equal)
+        yield name, kept
 
 
-def logit_gradients(
-    model: Any, base: Mapping[str, torch.Tensor], task_vector: Tensors, logits: Tensors, batch: dict[str, Any], l1: float
-) -> tuple[float, Tensors]:
-    """Loss (mean over the batch's response tokens) and the exact gradient of the objective by S."""
-    load_masked(model, base, task_vector, logits)
-    loss = model(**batch, use_cache=False).loss
-    names = list(logits)
-    parameters = dict(model.named_parameters())
-    gradients = torch.autograd.grad(loss, [parameters[name] for name in names])
-    result = {}
-    for name, gradient in zip(names, gradients, strict=True):
-        share = logits[name].sigmoid()
-        result[name] = (gradient * task_vector[name] + l1) * share * (1 - share)
-    return float(loss.detach()), result
+def initial_logits(vector: TaskVector, cut: Cut, bias: float, dtype: torch.dtype, device: torch.device) -> Tensors:
+    """Logits ``+bias`` where the threshold keeps an entry, ``-bias`` elsewhere."""
+    found = {}
+    for name, kept in initial_masks(vector, cut):
+        logits = torch.full(vector.base.tensors[name].shape, -bias, dtype=dtype, device=device)
+        logits.view(-1)[kept.to(device)] = bias
+        found[name] = logits
+    return found
 
 
-def train_mask(
-    model: Any,
-    base: Mapping[str, torch.Tensor],
-    task_vector: Tensors,
-    examples: Sequence[Example],
-    pad_token_id: int,
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    l1: float,
-    density: float,
-    bias: float,
-    seed: int,
-    progress: Callable[[int], None] = lambda done: None,
-) -> tuple[Tensors, dict[str, float]]:
-    """Train a mask and round it.
-
-    Args:
-        model: used as a vessel: its parameters are overwritten in each step.
-        base: parameter name -> base weight, float32; not written.
-        task_vector: parameter name -> specialist minus base, for the parameters that the mask covers.
-        learning_rate: step on the logits per unit of gradient relative to the first step's largest one, so that it
-            does not depend on the scale of the task vector.
-
-    Returns:
-        Parameter name -> boolean mask of the parameter's shape, and facts: the share kept, the share of elements
-        that changed side in training, and the loss before and after rounding.
-    """
-    logits = initial_logits(task_vector, density, bias)
-    start = {name: logit > 0 for name, logit in logits.items()}
+def batches(examples: Sequence[Example], size: int, seed: int) -> Iterator[list[Example]]:
+    """Batches without end: every example once in a random order, then again in another."""
     rng = np.random.default_rng(seed)
-    device = next(model.parameters()).device
     order: list[int] = []
-    scale = 0.0
-    losses = []
-    for step in range(steps):
-        if len(order) < batch_size:
+    while True:
+        while len(order) < size:
             order += rng.permutation(len(examples)).tolist()
-        chosen, order = order[:batch_size], order[batch_size:]
-        batch = {k: v.to(device) for k, v in collate([examples[i] for i in chosen], pad_token_id).items()}
-        loss, gradients = logit_gradients(model, base, task_vector, logits, batch, l1)
-        if not math.isfinite(loss):
-            raise MergebenchError(f"mask: the masked model's loss became {loss} at step {step}; lower learning_rate.")
-        scale = scale or max(float(g.abs().max()) for g in gradients.values()) or 1.0
-        for name, gradient in gradients.items():
-            logits[name].sub_(gradient, alpha=learning_rate / scale)
-        losses.append(loss)
-        progress(step + 1)
-    masks = {name: logit > 0 for name, logit in logits.items()}
-    elements = sum(mask.numel() for mask in masks.values())
-    return masks, {
-        "kept": sum(int(mask.sum()) for mask in masks.values()) / elements,
-        "changed": sum(int((masks[name] != start[name]).sum()) for name in masks) / elements,
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
-    }
+        chosen, order = order[:size], order[size:]
+        yield [examples[i] for i in chosen]
+
+
+def pieces_of(settings: MaskSettings) -> int:
+    """Into how many pieces a step's rows are cut."""
+    return -(-settings.batch_size // settings.micro_batch_size) if settings.micro_batch_size else distributed.world_size()
+
+
+def _train(task: Task, vector: TaskVector, units: dict[str, list[str]]) -> None:
+    """Move the logits from the start, or from where an earlier attempt was, to the end, and keep the rounded mask."""
+    settings: MaskSettings = task.settings
+    with task.timing("load"):
+        model = task.load(_model_dtype(vector, settings), task.base)
+        if task.device.type == "cuda":
+            recompute_layers(model)
+    before = task.parts.resume(STATE)
+    # A state that the main process does not see is none: on a shared file system two nodes may not see the same at once.
+    at = distributed.as_main_has_it(str(before[1]["step"]) if before else None)
+    if at is not None and (before is None or str(before[1]["step"]) != at):
+        raise MergebenchError(f"{task.parts.folder}: the logits of step {at}, which the main process reads, are not visible here.")
+    place = _room_for(task, vector, settings)
+    if at is not None and before is not None:
+        found, state = before
+        logits = {name: found[name].to(place, copy=True) for name in vector.names}
+        cut = Cut(*state["cut"])
+    else:
+        with task.timing("threshold"):
+            cut = threshold(vector, settings.density, task.job.threads)
+        logits = initial_logits(vector, cut, settings.bias, DTYPES[settings.dtype], place)
+        state = {"step": 0, "cut": list(cut), "scale": 0.0, "first_loss": 0.0, "last_loss": 0.0}
+    _note_memory(task, model, logits, settings)
+    masked = MaskedModel(model, vector, logits, task.tokenizer.pad_token_id, task.seed)
+    with task.timing("steps"):
+        masked.refresh()
+        _descend(task, masked, state, settings)
+    with task.timing("round"):
+        _round(task, vector, logits, cut, units, state)
+
+
+def _descend(task: Task, masked: MaskedModel, state: dict[str, Any], settings: MaskSettings) -> None:
+    """The steps from ``state["step"]`` on; `state` is kept up to date, and saved with the logits now and then."""
+    order, pieces, begun = batches(task.examples, settings.batch_size, task.seed), pieces_of(settings), state["step"]
+    for _ in range(begun):
+        next(order)
+    masked.steps, saved = begun, time.monotonic()
+    for step in range(begun, settings.steps):
+        rows = next(order)
+        if not state["scale"]:
+            state["first_loss"], largest = masked.slopes(rows, pieces, settings.l1)
+            state["scale"] = largest or 1.0
+        state["last_loss"] = masked.step(rows, pieces, settings.l1, settings.learning_rate / state["scale"])
+        state["step"] = step + 1
+        task.progress(step + 1, settings.steps, "steps", before=begun)
+        stop, due = distributed.any_of(task.signals.received is not None, time.monotonic() - saved > task.execution.save_seconds)
+        if (stop or due) and step + 1 < settings.steps:
+            if task.main:
+                task.parts.checkpoint(STATE, masked.logits, state)
+            saved = time.monotonic()
+            if stop:
+                task.leave()
+
+
+def _round(task: Task, vector: TaskVector, logits: Tensors, cut: Cut, units: dict[str, list[str]], state: dict[str, Any]) -> None:
+    """Keep S > 0 and what it has in common with the start."""
+    if task.main:
+        start = initial_masks(vector, cut)
+        for unit, names in units.items():
+            masks = {name: (logits[name] > 0).cpu() for name in names}
+            changed = sum(int((masks[name].view(-1) != kept).sum()) for name, kept in (next(start) for _ in names))
+            facts = {"kept": sum(int(mask.sum()) for mask in masks.values()), "changed": changed}
+            task.parts.save(unit, masks, facts | {name: state[name] for name in ("first_loss", "last_loss")})
+        task.parts.drop(STATE)
+    distributed.wait_for_all()
+
+
+def _model_dtype(vector: TaskVector, settings: MaskSettings) -> torch.dtype:
+    """The dtype of the model in memory: the checkpoint's, or float32."""
+    if settings.model_dtype == "checkpoint" and vector.base.dtypes == {"BF16"}:
+        return torch.bfloat16
+    return torch.float32
+
+
+def _room_for(task: Task, vector: TaskVector, settings: MaskSettings) -> torch.device:
+    """Where the logits lie: on the device, or, where they and the sums of gradients leave too little of it free, on the host."""
+    if task.device.type == "cpu":
+        return task.device
+    size = DTYPES[settings.dtype].itemsize + (4 if pieces_of(settings) > distributed.world_size() else 0)
+    free, total = torch.cuda.mem_get_info(task.device)
+    return task.device if size * vector.entries <= free - ACTIVATIONS * total else torch.device("cpu")
+
+
+def _note_memory(task: Task, model: Any, logits: Tensors, settings: MaskSettings) -> None:
+    entries = sum(each.numel() for each in logits.values())
+    task.memory("logits", sum(each.numel() * each.element_size() for each in logits.values()))
+    largest = max(p.numel() * p.element_size() for p in model.parameters())
+    task.memory("gradients", largest + (4 * entries if pieces_of(settings) > distributed.world_size() else 0))

@@ -187,6 +187,14 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(
     assert len(digests) == 1
 
 
+def test_calibration_rows_are_searched_like_training_rows(tmp_path: Path, benchmarks: list[Path]) -> None:
+    data = dataset(tmp_path / "data/train_safety", ROWS[:9], "train")
+    dataset(tmp_path / "aside", ROWS[8:10], "calibration").with_name("calibration.jsonl").rename(data.with_name("calibration.jsonl"))
+    execute(decontaminate, job(tmp_path / "out", data, benchmarks))
+    assert contaminated(tmp_path / "out/hits.jsonl") == {"имя"}
+    assert read_json(tmp_path / "out/manifest.json")["rows"] == 11
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [("{", "train.jsonl, line 12: not a row with an id"), ("[]", "line 12: not a row"), ('{"prompt": "p"}', "line 12: not a row")],
@@ -218,7 +226,7 @@ def test_real_training_rows_against_a_real_test_set(tmp_path: Path, real_folder:
     def texts(path: Path) -> list[list[str]]:
         return [[value for key, value in json.loads(line).items() if key != "id"] for line in path.read_text().split("\n") if line]
 
-    rows = texts(manifests["train_math"].with_name("train.jsonl"))
+    rows = [row for name in ("train", "calibration") for row in texts(manifests["train_math"].with_name(f"{name}.jsonl"))]
     tested = texts(manifests["gsm8k"].with_name("rows.jsonl"))
     grams = {tuple(w[i : i + 8]) for item in tested for w in map(words, item) for i in range(len(w) - 7)}
     expected = sum(any(tuple(w[i : i + 8]) in grams for w in map(words, row) for i in range(len(w) - 7)) for row in rows)

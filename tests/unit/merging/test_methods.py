@@ -192,6 +192,14 @@ def test_fisher_weights_can_be_raised_instead_of_clamped() -> None:
     assert fisher(context, normalise=False, floor=1.0, smoothing="add").tolist() == pytest.approx([10 / 3])
 
 
+def test_fisher_weights_count_by_their_ratio() -> None:
+    context = given_vectors([2.0, 8.0], [4.0, 2.0], find=lambda kind, domain, name: torch.tensor([1.0, 3.0 if domain == "a" else 1.0]))
+    assert fisher(context, normalise=False, weights={"a": 3.0, "b": 1.0}).tolist() == pytest.approx([2.5, 7.4])
+    assert fisher(context, normalise=False, weights=7.0).tolist() == fisher(context, normalise=False).tolist()
+    with pytest.raises(MergebenchError, match=r"fisher\.weights has no value for b; it has a"):
+        fisher(context, weights={"a": 1.0})
+
+
 def test_polluted_grid_points_are_never_one_direction(tmp_path) -> None:
     """They ask for no thresholds, so that equal ones cannot stand for equal candidates."""
     models = family(tmp_path, n=2).open()

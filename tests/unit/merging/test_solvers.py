@@ -85,3 +85,37 @@ def test_the_released_chain_loses_what_float64_keeps() -> None:
     torch.testing.assert_close(solved, vectors[0], rtol=1e-6, atol=1e-9)
     released = regress_released(grams, given_layer(vectors), 0.9)
     assert (released - vectors[0]).norm() > 0.02 * vectors[0].norm()
+
+
+def objective(found, vectors, grams, reduction) -> float:
+    """sum_t |X_t (T - tau_t)^T|^2 with off-diagonal entries of X_t^T X_t multiplied by the reduction factor, in float64."""
+    total = 0.0
+    for gram, vector in zip(grams, vectors, strict=True):
+        reduced = torch.where(torch.eye(len(gram), dtype=torch.bool), gram.double(), reduction * gram.double())
+        rest = found.double() - vector.double()
+        total += float(((rest @ reduced) * rest).sum())
+    return total
+
+
+SPREAD = {
+    "plain": torch.ones(24),
+    "massive": torch.cat([torch.full((2,), 1000.0), torch.ones(22)]),  # as a few features of real models are
+    "decaying": torch.logspace(0, -5, 24),
+    "dead": torch.cat([torch.zeros(4), torch.ones(20)]),
+}
+
+
+@pytest.mark.parametrize("spread", SPREAD)
+@pytest.mark.parametrize("rows", [3, 12, 400])
+@pytest.mark.parametrize("reduction", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_the_objective_is_never_worse_than_the_average_s(reduction: float, rows: int, spread: str) -> None:
+    """Also where specialists see few inputs, inputs of very different sizes, or none of some."""
+    for seed in range(5):
+        random = torch.Generator().manual_seed(seed)
+        mix = torch.randn(24, 24, generator=random) * SPREAD[spread]
+        inputs = [torch.randn(rows, 24, generator=random) @ mix for _ in range(3)]
+        grams = [x.T @ x / rows for x in inputs]
+        vectors = 1e-2 * torch.randn(3, 5, 24, generator=random)
+        ((found,),) = regress(grams, [given_layer(vectors)], [reduction])
+        solved, averaged = (objective(each, vectors, grams, reduction) for each in (found, vectors.mean(0)))
+        assert solved <= averaged * (1 + 1e-6)

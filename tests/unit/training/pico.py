@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mergebench.artifacts import Job
+from mergebench.artifacts import Job, inventory
 
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]
 PICO_TEMPLATE = (
@@ -100,7 +100,8 @@ def write_rows(folder: Path, rows: list[dict[str, str]], calibration: list[dict[
     folder.mkdir(parents=True)
     for name, part in (("train", rows), ("calibration", calibration or [])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    (folder / "manifest.json").write_text('{"files": {}}')
+    listed = inventory(folder / "calibration.jsonl") if calibration else {}
+    (folder / "manifest.json").write_text(json.dumps({"dataset": folder.name, "files": listed}))
     return folder / "manifest.json"
 
 

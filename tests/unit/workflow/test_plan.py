@@ -327,3 +327,75 @@ def test_how_jobs_are_grouped_decides_no_benchmarks_settings(jobs, judging):
         return found
 
     assert settings_of(plan("tiny", lambda p: p["evaluation"].update(jobs=jobs, judging=judging))) == settings_of(plan("tiny"))
+
+
+def with_regmean_plus_plus(raw):
+    raw["merging"]["methods"] = {"model_soup": {}, "regmean_plus_plus": {"grid": {"reduction": [0.1, 0.9]}}}
+
+
+def test_a_method_that_reads_calibration_rows_gets_those_of_every_domain():
+    made = plan(change=with_regmean_plus_plus)
+    assert made.calibrated == ["regmean_plus_plus"]
+    assert made.calibration("regmean_plus_plus") == [f"results/paper/data/train_{d}/manifest.json" for d in made.domains]
+    assert made.calibration("model_soup") == []
+    assert made.statistics_kinds == []
+    assert {f"train_{d}" for d in made.domains} <= set(made.training_sets)
+    for stage in ("merge", "tune"):
+        assert "calibration" not in made.spec(stage, base="gemma-2-9b", method="model_soup")
+        assert made.spec(stage, base="gemma-2-9b", method="regmean_plus_plus")["calibration"] == {
+            "rows": 1000,
+            "max_length": 3072,
+            "template": "alpaca",
+            "settings": {"rows": 256, "dtype": "float32", "accumulate": "float64"},
+        }
+
+
+def test_calibration_rows_that_share_text_with_benchmarks_are_left_out():
+    made = plan(change=with_regmean_plus_plus)
+    assert made.calibration_hits("regmean_plus_plus") == [f"results/paper/decontamination/train_{d}/hits.jsonl" for d in made.domains]
+    assert made.uncalibrated("train_math") == ["results/paper/decontamination/train_math/hits.jsonl"]
+    assert made.calibration_hits("model_soup") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "listed"),
+    [
+        ({"decontaminate": "none"}, False),
+        ({"source": "tiny"}, False),
+        ({"source": "tiny", "decontaminate": "remove"}, True),
+        ({"sources": {"train_math": "tiny"}}, False),
+    ],
+)
+def test_generated_rows_are_calibrated_with_as_they_are(change, listed):
+    def changed(raw):
+        raw["data"].update(change)
+
+    assert bool(plan(change=changed).uncalibrated("train_math")) == listed
+
+
+def test_imported_specialists_still_need_calibration_rows():
+    def change(raw):
+        with_regmean_plus_plus(raw)
+        raw["training"] |= {"specialists": "hub", "multitask": None, "grpo": None}
+
+    assert set(plan(change=change).training_sets) == {f"train_{d}" for d in plan().domains}
+
+
+def test_the_samples_of_a_method_decide_its_jobs_alone():
+    def more(raw):
+        with_regmean_plus_plus(raw)
+        raw["statistics"] = {"regmean_plus_plus": {"rows": 512}}
+
+    one, two = plan(change=with_regmean_plus_plus), plan(change=more)
+    jobs = [(stage, wildcards) for _, stage, wildcards in one.jobs() if stage in ("merge", "tune", "train", "vectors")]
+    changed = {(stage, where["method"]) for stage, where in jobs if one.spec(stage, **where) != two.spec(stage, **where)}
+    assert changed == {("merge", "regmean_plus_plus"), ("tune", "regmean_plus_plus")}
+
+
+def test_code_that_runs_models_decides_only_merges_that_do():
+    from mergebench.fingerprint import closure
+
+    decoder = "mergebench.merging.statistics.decoder"
+    assert decoder in closure("mergebench.merging.methods.regmean_plus_plus")
+    assert decoder not in closure("mergebench.merging.run")
+    assert decoder not in closure("mergebench.merging.methods.regmean")

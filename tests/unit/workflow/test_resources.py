@@ -8,9 +8,11 @@ import yaml
 
 from mergebench import catalogue, config
 from mergebench.errors import MergebenchError
+from mergebench.merging.statistics.settings import FisherSettings, MaskSettings
 from mergebench.workflow.estimates import Estimates
 from mergebench.workflow.plan import Plan
 from mergebench.workflow.resources import Escalation, Resources, Site
+from mergebench.workflow.statistics_cost import cost, fisher_passes
 
 ROOT = Path(__file__).parents[3]
 RAW = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -85,6 +87,61 @@ def test_stages_of_one_device_ask_for_one_gpu(paper, stage):
     for base in paper.estimates.plan.bases:
         request = paper.of(stage, base=base, **JOBS[stage])
         assert (request.gpu, request.nodes, request.tasks) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["fisher", "gram", "mask"])
+def test_one_gpu_of_80_gb_holds_every_statistic_of_the_paper(paper, kind):
+    for base in paper.estimates.plan.bases:
+        assert paper.fits(paper.estimates.of("statistics", base=base, domain="math", kind=kind))
+
+
+def statistic(kind, base="gemma-2-9b", **settings):
+    return Resources(plan(statistics={kind: settings}), Site()).estimates.of("statistics", base=base, domain="math", kind=kind)
+
+
+@pytest.mark.parametrize("kind", ["fisher", "gram", "mask"])
+def test_processes_that_share_a_statistic_take_a_gpu_each_and_save_time_alone(kind):
+    one, four = (Resources(plan(statistics={"execution": {"gpus": gpus}}), Site()) for gpus in (1, 4))
+    asked = {"stage": "statistics", "base": "gemma-2-9b", "domain": "math", "kind": kind}
+    alone, shared = one.of(**asked), four.of(**asked)
+    assert (alone.gpu, alone.tasks, alone.mpi) == (1, 1, None)
+    assert (shared.gpu, shared.tasks, shared.nodes, shared.mpi) == (4, 4, 1, "srun")
+    assert shared.runtime < alone.runtime
+    held = [resources.estimates.of(**asked) for resources in (one, four)]
+    assert held[0].gpu_bytes == held[1].gpu_bytes
+    small = Resources(four.estimates.plan, Site(gpu_memory_gb=16))
+    assert not small.fits(held[1])  # four that are too small are no better than one
+
+
+@pytest.mark.parametrize(
+    ("kind", "less", "more", "what"),
+    [
+        ("fisher", {"dtype": "bfloat16"}, {}, "gpu_bytes"),
+        ("fisher", {"dtype": "bfloat16"}, {}, "seconds"),
+        ("fisher", {}, {"labels": "topk", "k": 3}, "seconds"),
+        ("fisher", {"rows": 100}, {}, "seconds"),
+        ("gram", {"accumulate": "float32"}, {}, "gpu_bytes"),
+        ("gram", {"rows": 100}, {}, "working"),
+        ("mask", {"micro_batch_size": None}, {}, "gpu_bytes"),
+        ("mask", {}, {"model_dtype": "float32"}, "gpu_bytes"),
+        ("mask", {"dtype": "bfloat16"}, {}, "host_bytes"),
+        ("mask", {"dtype": "bfloat16"}, {}, "working"),
+        ("mask", {"steps": 10}, {}, "seconds"),
+    ],
+)
+def test_settings_of_a_statistic_change_what_it_costs(kind, less, more, what):
+    assert getattr(statistic(kind, **less), what) < getattr(statistic(kind, **more), what)
+
+
+def test_the_parts_of_a_statistics_memory_are_those_of_its_tensors():
+    parameters = catalogue.bases()["gemma-2-9b"]["parameters"]
+    fisher, mask = (cost(settings, parameters, 2, 1000, 400) for settings in (FisherSettings(), MaskSettings()))
+    assert fisher.device["model"] == 4 * parameters
+    assert fisher.written == 4 * parameters
+    assert fisher_passes(FisherSettings(), parameters) * fisher.host["sums of a group"] == pytest.approx(4 * parameters)
+    assert (mask.device["model"], mask.device["sums of gradients"]) == (2 * parameters, 4 * parameters)
+    assert mask.host["logits"] == 4 * parameters
+    assert mask.written == parameters / 8
 
 
 @pytest.mark.parametrize("stage", ["merge", "vectors"])
@@ -195,3 +252,23 @@ def test_snakemakes_own_resources_are_understood():
     assert Site.of(parsed) == Site(40, 4)
     with pytest.raises(MergebenchError, match="gpu_memory_gb"):
         Site.of(Parsed.parse(["gpu_memory_gb=attempt * 40"], allow_expressions=True))
+
+
+@pytest.mark.parametrize("base", ["gemma-2-2b", "llama-3.1-8b", "gemma-2-9b"])
+def test_only_merges_that_run_models_take_a_gpu_and_one_holds_them(base):
+    made = Resources(
+        plan(merging={"methods": {"ties": {}, "regmean": {}, "regmean_plus_plus": {"grid": {"reduction": [0.1, 0.9]}}}}), Site()
+    )
+    assert [made.of("merge", base=base, method=method).gpu for method in ("ties", "regmean", "regmean_plus_plus")] == [0, 0, 1]
+    asked = made.estimates.of("merge", base=base, method="regmean_plus_plus")
+    assert made.fits(asked)
+    assert made.fits(made.estimates.of("tune", base=base, method="regmean_plus_plus"))
+    assert made.seconds(asked) > made.seconds(made.estimates.of("merge", base=base, method="regmean"))
+
+
+def test_passing_samples_costs_by_their_number():
+    def seconds(rows):
+        chosen = plan(merging={"methods": {"regmean_plus_plus": {}}}, statistics={"regmean_plus_plus": {"rows": rows}})
+        return Estimates(chosen).of("merge", base="gemma-2-9b", method="regmean_plus_plus").seconds
+
+    assert seconds(128) < seconds(256) < seconds(1000) == seconds(None)

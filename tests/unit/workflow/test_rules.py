@@ -19,7 +19,7 @@ def test_no_rule_uses_a_trap(path, trap):
 def test_a_gpu_request_comes_with_nodes(path):
     for block in re.split(r"\n(?=rule |    rule:)", path.read_text()):
         if "gpu=" in block:
-            assert "nodes=1," in block or 'nodes=need("train", "nodes"),' in block
+            assert "nodes=1," in block or f'nodes=need("{path.stem}", "nodes"),' in block
 
 
 @pytest.mark.parametrize("path", [p for p in RULES if p.name != "common.smk"], ids=lambda p: p.name)
