@@ -26,7 +26,7 @@ demo: $(VENV)/.installed ## run the whole benchmark on tiny twins (about ten min
 	@$(SNAKEMAKE) --profile profiles/tiny
 	@$(call report,tiny)
 
-demo-full: $(VENV)/.installed ## the same with all four twins and the paper's grids
+demo-full: $(VENV)/.installed ## the same with all four twins
 	@$(SNAKEMAKE) --profile profiles/tiny --config preset=tiny-full
 	@$(call report,tiny-full)
 

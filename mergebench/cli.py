@@ -41,8 +41,8 @@ def parser() -> argparse.ArgumentParser:
 
     run = _verb(verbs, "run", run_stage, "run one stage, as the rules of the workflow do")
     stages = (
-        "fetch_base | prepare | decontaminate | tokenise | import | train | vectors | statistics | tune | merge | evaluate | judge | settle"
-        " | analyse"
+        "fetch_base | prepare | decontaminate | tokenise | import | train | vectors | statistics | tune | tune_base | merge | evaluate"
+        " | judge | settle | analyse"
     )
     run.add_argument("stage", help=stages)
     run.add_argument("--spec", required=True, help="JSON: all that decides the result")
@@ -74,13 +74,16 @@ def parser() -> argparse.ArgumentParser:
     configuration.add_argument("--schema", action="store_true", help="print the JSON schema for editors")
 
     plan = _verb(verbs, "plan", show_plan, "jobs, GPU-hours, disk and wall-clock of a campaign, before anything is submitted")
-    wanted = "files or rules to make (default: everything); `train`: every model's training; `evaluate`: what scoring one model costs"
+    wanted = (
+        "files or rules to make (default: everything); `train`: every model's training; `tune`: the search of one base; "
+        "`evaluate`: what scoring one model costs"
+    )
     plan.add_argument("targets", nargs="*", metavar="TARGET", help=wanted)
     plan.add_argument("--file", type=Path, default=Path("config.yaml"), help="default: %(default)s")
     plan.add_argument("--preset", help="default: the file's")
     plan.add_argument("--profile", type=Path, default=Path("profiles/slurm"), help="the site's Snakemake profile (default: %(default)s)")
     plan.add_argument("--gpus", type=int, metavar="N", help="GPUs in use at once (default: the profile's quota)")
-    plan.add_argument("--base", help="with `evaluate`: of which base (default: the preset's nearest to 8 billion parameters)")
+    plan.add_argument("--base", help="with `tune` and `evaluate`: of which base (default: the preset's nearest to 8 billion parameters)")
     plan.add_argument("--json", action="store_true", help="print all numbers as JSON")
 
     merge = _verb(verbs, "merge", merge_models, "merge fine-tunes of one base as a recipe says, ours or mergekit's")
@@ -281,7 +284,7 @@ def show_plan(options: argparse.Namespace) -> None:
     from mergebench import config
     from mergebench.workflow.forecast import forecast
     from mergebench.workflow.forecast_text import render
-    from mergebench.workflow.lock import apart
+    from mergebench.workflow.lock import apart, searches_apart
     from mergebench.workflow.plan import Plan
     from mergebench.workflow.site_profile import Profile
 
@@ -294,15 +297,22 @@ def show_plan(options: argparse.Namespace) -> None:
         found = evaluation_forecast.record(configuration, options.base)
         print(json.dumps(found, indent=1) if options.json else evaluation_forecast.render(found))
         return
+    if options.targets == ["tune"]:
+        from mergebench.workflow import tuning_forecast
+
+        found = tuning_forecast.record(configuration, Profile.read(options.profile).site, options.base)
+        print(json.dumps(found, indent=1) if options.json else tuning_forecast.render(found))
+        return
     if options.base is not None:
-        raise MergebenchError("--base belongs to `mergebench plan evaluate`; a target's name says its base.")
+        raise MergebenchError("--base belongs to `mergebench plan tune` and `plan evaluate`; a target's name says its base.")
     if options.targets == ["train"]:
         from mergebench.workflow import training_forecast
 
         found = training_forecast.forecast(Plan(configuration), Profile.read(options.profile).site)
         print(json.dumps(found, indent=1) if options.json else training_forecast.render(found))
         return
-    plan = Plan(configuration, apart(configuration, options.targets, main=True))
+    alone = searches_apart(configuration, options.targets, main=True)
+    plan = Plan(configuration, apart(configuration, options.targets, main=True), searches_apart=alone)
     record = forecast(plan, options.targets, Profile.read(options.profile), options.gpus, options.file).record()
     print(json.dumps(record, indent=1) if options.json else render(record))
 

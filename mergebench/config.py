@@ -135,6 +135,42 @@ class Evaluation(Section):
     benchmarks: dict[str, BenchmarkOverride] = {}
 
 
+class Halving(Section):
+    """Successive halving over blocks of items."""
+
+    blocks: Annotated[int, Field(ge=2)] = Field(8, description="into which the items of every surrogate are dealt")
+    keep: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="share of the candidates that stay after a block")
+    confidence: Annotated[float, Field(ge=0)] = Field(
+        2.0, description="those stay too whose paired difference from the leader is within this many standard errors"
+    )
+
+
+class TuningBudget(Section):
+    """What the search of every method may spend."""
+
+    evaluations: Annotated[float, Field(gt=0)] | None = Field(None, description="candidates scored on all items, each seed counted")
+    gpu_minutes: Annotated[float, Field(gt=0)] | None = Field(None, description="wall minutes times GPUs; on a CPU minutes")
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> "TuningBudget":
+        if self.evaluations is None and self.gpu_minutes is None:
+            raise ValueError("evaluations: is null, and so is gpu_minutes; give one of them, or leave the budget out")
+        return self
+
+
+class Tuning(Section):
+    """How the grids are searched on the surrogates."""
+
+    search: Literal["grid", "halving", "golden"] = Field(
+        "grid", description="every candidate, successive halving, or golden section along the scale"
+    )
+    backend: Literal["transformers", "vllm"] | None = Field(None, description="holds the live model; null: as evaluation.backend")
+    fused: bool = Field(False, description="one job and one engine start for all methods of a base")
+    seeds: Positive = Field(1, description="with which methods that draw random numbers are tuned, from `seed` on")
+    halving: Halving = Halving()
+    budget: TuningBudget | None = Field(None, description="the same for every method; null: no limit")
+
+
 class Storage(Section):
     """Space on disk."""
 
@@ -153,6 +189,7 @@ class Preset(Section):
     merging: Merging
     statistics: Statistics = Statistics()
     evaluation: Evaluation
+    tuning: Tuning = Tuning()
     storage: Storage = Storage()
 
     @model_validator(mode="after")

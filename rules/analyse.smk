@@ -6,7 +6,10 @@ rule analyse:
         scores=PLAN.scores,
         costs=PLAN.costs,
         searches=PLAN.searches,
+        winners=[path for b in PLAN.bases for m in PLAN.tuned for path in PLAN.best(b, m)],
         losses=PLAN.losses,
+        merges=PLAN.merges,
+        surrogates=[s for b in PLAN.bases for s in PLAN.surrogate_references(b)],
     output:
         cost=f"{RESULTS}/costs/analyse.json",
         reported=[
@@ -31,5 +34,6 @@ rule analyse:
     shell:
         "exec mergebench run analyse --state {params.state} --spec {params.spec:q}"
         " --glob scores='scores/*/*/*.json' costs='costs/**/*.json' searches='tuning/*/*/search.parquet'"
-        " losses='models/*/*/losses.jsonl'"
+        " winners='tuning/*/*/best.yaml'"
+        " losses='models/*/*/losses.jsonl' merges='models/*/merged_*/manifest.json'"
         " --output cost={output.cost} --output-files {output.reported} 2> {log}"

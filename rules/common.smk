@@ -13,9 +13,14 @@ from snakemake.logging import logger
 from mergebench.workflow import ends, lock, plan, progress, resources, slurm, storage, survey
 
 CONFIGURATION = lock.resolve(config, main=workflow.is_main_process)
-PLAN = plan.Plan(CONFIGURATION, lock.apart(CONFIGURATION, sys.argv[1:], main=workflow.is_main_process))
+PLAN = plan.Plan(
+    CONFIGURATION,
+    lock.apart(CONFIGURATION, sys.argv[1:], main=workflow.is_main_process),
+    searches_apart=lock.searches_apart(CONFIGURATION, sys.argv[1:], main=workflow.is_main_process),
+)
 RESULTS = PLAN.results
 STATE = f"{RESULTS}/.state"
+config["warnings"] = PLAN.warnings  # for the captions of the report, which see nothing else
 RESOURCES = resources.Resources(PLAN, resources.Site.of(workflow.resource_settings.default_resources))
 # The conda environment of rules that run a model; the preset decides, so that no fact about a site makes a result stale.
 MODEL_ENVIRONMENT = f"../envs/{'cpu' if all(map(RESOURCES.estimates.tiny, PLAN.bases)) else 'gpu'}.yaml"
@@ -34,6 +39,8 @@ else:
 onstart:
     progress.attach(logger)
     slurm.stop_on_sigterm(workflow)
+    for warning in PLAN.warnings:
+        logger.warning(f"Warning: {warning}")
     storage.refuse_or_warn(STORAGE, survey.jobs(workflow.dag))
 
 
@@ -101,17 +108,18 @@ def tokenizer(wildcards):
 
 
 def merge_inputs(wildcards):
-    """Input function: all that the tuning and the merging of a method read: models, spectra, statistics, calibration rows."""
+    """Input function: all that the tuning and the merging of a method, or of all methods, read: models, spectra, statistics, calibration rows."""
+    methods = [wildcards.method] if hasattr(wildcards, "method") else PLAN.tuned
     names = ["base", *PLAN.specialists]
     folders = [PLAN.model(wildcards.base, name) for name in names]
     return {
         "manifests": [f"{folder}/manifest.json" for folder in folders],
         "base": ancient(f"{folders[0]}/weights"),
         "specialists": ancient([f"{folder}/weights" for folder in folders[1:]]),
-        "spectra": PLAN.spectra(wildcards.base, wildcards.method),
-        "statistics": PLAN.statistics(wildcards.base, wildcards.method),
-        "calibration": PLAN.calibration(wildcards.method),
-        "hits": PLAN.calibration_hits(wildcards.method),
+        "spectra": list(dict.fromkeys(path for m in methods for path in PLAN.spectra(wildcards.base, m))),
+        "statistics": list(dict.fromkeys(path for m in methods for path in PLAN.statistics(wildcards.base, m))),
+        "calibration": list(dict.fromkeys(path for m in methods for path in PLAN.calibration(m))),
+        "hits": list(dict.fromkeys(path for m in methods for path in PLAN.calibration_hits(m))),
     }
 
 

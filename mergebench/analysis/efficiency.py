@@ -46,7 +46,8 @@ def read_jobs(paths: Iterable[Path], scope: Scope) -> pd.DataFrame:
     for record in records:
         stage = record.text("stage")
         base = record.content.get("base")
-        if stage == "analyse" or (base is not None and base not in scope.bases):
+        part = "part_of" in record.content  # of a job that has a record of its own
+        if stage == "analyse" or part or (base is not None and base not in scope.bases):
             continue
         requested, run, attempts = (_part(record, name) for name in ("requested", "run", "attempts"))
         rows.append(

@@ -6,6 +6,7 @@ Reruns are byte-identical: no dates, and a fixed salt for the identifiers in SVG
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ _STYLE: dict[Any, Any] = {
 }
 _COLUMNS = 2
 _GREY = "#666666"
+_ALARM = "#B00020"
 _ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 _TRAINED = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _ALGORITHM, _VALIDATION = "#0072B2", "#E69F00"
@@ -201,9 +203,12 @@ FIGURES: dict[str, Callable[[Evidence], Figure]] = {
 
 
 def draw(name: str, evidence: Evidence) -> Figure:
-    """Draw one of `FIGURES` in the common style."""
+    """Draw one of `FIGURES` in the common style, with the warnings of the scope."""
     with matplotlib.rc_context(_STYLE):
-        return FIGURES[name](evidence)
+        figure = FIGURES[name](evidence)
+        if evidence.scope.warnings:
+            _warn(figure, evidence.scope.warnings)
+        return figure
 
 
 def save(figure: Figure, path: Path, file_format: str) -> None:
@@ -230,6 +235,14 @@ def _panels(evidence: Evidence, *, width: float, height: float, beside: float = 
     for base, axes in panels.items():
         axes.set_title(base)
     return figure, panels
+
+
+def _warn(figure: Figure, warnings: tuple[str, ...]) -> None:
+    """Write warnings above the panels, in the picture itself, which travels without its caption."""
+    letters = int(figure.get_figwidth() * 10)  # of bold type in one inch
+    lines = [line for warning in warnings for line in textwrap.wrap(f"Warning: {warning}", letters)]
+    figure.set_figheight(figure.get_figheight() + 0.1 + 0.16 * len(lines))
+    figure.suptitle("\n".join(lines), color=_ALARM, fontsize=9, weight="bold")
 
 
 def _missing_note(absent: list[str], total: int) -> str:

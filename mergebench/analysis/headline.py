@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mergebench.analysis.labels import BASE, MULTITASK, UNTOUCHED_BASE, model_title, signed, title
+from mergebench.analysis.outputs import WARNING
 from mergebench.errors import MergebenchError
 
 _MISSING = "missing"
@@ -26,12 +27,18 @@ def render_folder(results: Path) -> str:
     tables = results / "tables"
     if not (tables / "headline.csv").is_file():
         raise MergebenchError(f"{tables / 'headline.csv'} does not exist; run the workflow to its end first (for example `make demo`).")
-    lines = _headline(tables / "headline.csv")
+    lines = [*_warnings(tables / "headline.csv"), *_headline(tables / "headline.csv")]
     if (tables / "specialisation.csv").is_file():
         lines += _specialisation(tables / "specialisation.csv")
     places = (("Tables", tables), ("Figures", results / "figures"), ("Report", results / "report.html"))
     lines += [f"{name + ':':9}{path}" for name, path in places if path.exists()]
     return "\n".join(lines)
+
+
+def _warnings(path: Path) -> list[str]:
+    with path.open(encoding="utf-8", newline="") as lines:
+        said = dict.fromkeys(row[WARNING] for row in csv.DictReader(lines) if row.get(WARNING))
+    return [line for warning in said for line in (f"WARNING: {warning}", "")]
 
 
 def _headline(path: Path) -> list[str]:

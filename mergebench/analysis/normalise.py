@@ -42,6 +42,15 @@ def recovery_cells(scores: pd.DataFrame, scope: Scope) -> pd.DataFrame:
     return _cells(scores, scope, IN_DOMAIN, to_base=False, anchored=True)
 
 
+def domain_shares(cells: pd.DataFrame) -> pd.DataFrame:
+    """Average cells over the benchmarks of a domain that count.
+
+    Returns:
+        Frame indexed by (base, model, domain) with `share` and `variance`; NaN where a benchmark is missing.
+    """
+    return _strict_means(cells[cells["state"] != LEFT_OUT], ["base", "model", "domain"])
+
+
 def summarise(cells: pd.DataFrame) -> pd.DataFrame:
     """Average cells over the benchmarks of a domain, then over domains.
 
@@ -49,9 +58,7 @@ def summarise(cells: pd.DataFrame) -> pd.DataFrame:
         Frame indexed by (base, model) with `share` and `standard_error`. A model that lacks one benchmark that counts has
         NaN, never a mean over fewer benchmarks than its rivals; so has one for which no benchmark counts.
     """
-    counted = cells[cells["state"] != LEFT_OUT]
-    domains = _strict_means(counted, ["base", "model", "domain"])
-    models = _strict_means(domains.reset_index(), ["base", "model"])
+    models = _strict_means(domain_shares(cells).reset_index(), ["base", "model"])
     everything = pd.MultiIndex.from_frame(cells[["base", "model"]].drop_duplicates())
     models = models.reindex(everything)
     return pd.DataFrame({"share": models["share"], "standard_error": np.sqrt(models["variance"])})

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 TABLE_FORMATS = ("csv", "md")
 FIGURE_FORMATS = ("png", "svg")
+WARNING = "warning"
+"""The last column of a CSV table that must not be read without it."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ TABLES = (
     Output("runtime", "Run time of the merging methods", "Section 4.3", "Tables"),
     Output("specialisation", "Specialisation: domain scores in points (gain over the base)", "", "Tables"),
     Output("scores", "Raw scores of every model on every benchmark (points, higher is better)", "", "Tables"),
+    Output("tuning", "Tuning: the winner of every grid on the surrogates", "Section 3.3", "Tables"),
+    Output("fidelity", "Surrogate fidelity: do surrogates rank models as the benchmarks do?", "", "Tables"),
     Output("efficiency", "Efficiency: what jobs asked for and what they used", "", "Efficiency"),
 )
 FIGURES = (

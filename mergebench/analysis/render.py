@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from mergebench.analysis.outputs import table_title
+from mergebench.analysis.outputs import WARNING, table_title
 from mergebench.analysis.tables import Table
 
 MISSING = "missing"
@@ -15,19 +16,23 @@ _CSV_DECIMALS = 4
 _MARKDOWN_DECIMALS = 1
 
 
-def to_csv(table: Table) -> str:
-    """Plain CSV with slugs as column names, four decimals, and `missing` where there is no value yet."""
+def to_csv(table: Table, warnings: Sequence[str] = ()) -> str:
+    """Plain CSV with slugs as column names, four decimals, and `missing` where there is no value yet.
+
+    Warnings are a last column, `WARNING`, in every row: a line of comment would break readers, and a row that is copied keeps them.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.frame.columns)
+    said = [" ".join(warnings)] if warnings else []
+    writer.writerow([*table.frame.columns, *([WARNING] if said else [])])
     decimals = [0 if table.decimals.get(column) == 0 else _CSV_DECIMALS for column in table.frame.columns]
     for row in table.frame.itertuples(index=False):
-        writer.writerow([_cell(value, places) for value, places in zip(row, decimals, strict=True)])
+        writer.writerow([*(_cell(value, places) for value, places in zip(row, decimals, strict=True)), *said])
     return text.getvalue()
 
 
-def to_markdown(table: Table) -> str:
-    """A Markdown section: title, aligned pipe table, then the rule of aggregation and what is missing."""
+def to_markdown(table: Table, warnings: Sequence[str] = ()) -> str:
+    """A Markdown section: title, warnings, aligned pipe table, then the rule of aggregation and what is missing."""
     frame = table.frame if table.display is None else table.display
     columns = [str(column) for column in frame.columns]
     body = [
@@ -41,7 +46,8 @@ def to_markdown(table: Table) -> str:
     rule = ["-" * width if i < names else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     lines = [f"| {' | '.join(line)} |" for line in [aligned[0], rule, *aligned[1:]]]
     notes = [f"- {note}" for note in table.notes]
-    return "\n".join([f"# {table_title(table.name)}", "", *lines, "", *notes, ""])
+    said = [line for warning in warnings for line in (f"**Warning: {warning}**", "")]
+    return "\n".join([f"# {table_title(table.name)}", "", *said, *lines, "", *notes, ""])
 
 
 def _cell(value: Any, decimals: int) -> str:

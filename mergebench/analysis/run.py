@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mergebench.analysis.costs import method_costs, read_costs, read_searches
 from mergebench.analysis.efficiency import read_jobs
+from mergebench.analysis.fidelity import read_surrogates
 from mergebench.analysis.figures import draw, save
 from mergebench.analysis.losses import read_losses
 from mergebench.analysis.outputs import FIGURE_FORMATS, FILENAMES, TABLE_FORMATS
@@ -13,6 +14,7 @@ from mergebench.analysis.render import to_csv, to_markdown
 from mergebench.analysis.scope import Scope
 from mergebench.analysis.scores import read_scores, select
 from mergebench.analysis.tables import TABLES, Evidence
+from mergebench.analysis.winners import read_winners
 from mergebench.errors import MergebenchError
 
 if TYPE_CHECKING:
@@ -25,8 +27,10 @@ _OF_THE_WRAPPER = ("manifest", "cost")
 def run(job: Job) -> dict[str, Any]:
     """Write the tables and figures whose file names the job's outputs have; any subset of `outputs.FILENAMES`.
 
-    Inputs: `scores` and `costs` (JSON records), `searches` (parquet logs), `losses` (JSONL of training); each may be incomplete or
-    absent, which shows as missing cells, and may hold more than the campaign, which is left out. Spec: see `Scope.from_spec`.
+    Inputs: `scores` and `costs` (JSON records), `searches` (parquet logs) and `winners` (YAML) of tuning, `merges` (manifests of merged
+    models), `losses` (JSONL of training); each may be incomplete or absent, which shows as missing cells, and may hold more than the
+    campaign, which is left out.
+    Spec: see `Scope.from_spec`; its warnings stand in everything that is written.
 
     Returns:
         Number of score records used, and the names of what was written.
@@ -36,16 +40,19 @@ def run(job: Job) -> dict[str, Any]:
     if unknown:
         raise MergebenchError(f"The analysis cannot make {', '.join(unknown)}; it makes {', '.join(FILENAMES)}.")
     scope = Scope.from_spec(job.spec)
-    scores = select(read_scores(job.paths("scores")), scope)
+    everything = read_scores(job.paths("scores"))
+    scores = select(everything, scope)
     costs = method_costs(read_costs(job.paths("costs")), read_searches(job.paths("searches")), scope)
-    evidence = Evidence(scope, scores, costs, read_jobs(job.paths("costs"), scope), read_losses(job.paths("losses")))
+    surrogates = read_surrogates(everything, job.paths("searches"), job.paths("merges"), scope)
+    winners = read_winners(job.paths("winners"), scope)
+    evidence = Evidence(scope, scores, costs, read_jobs(job.paths("costs"), scope), read_losses(job.paths("losses")), surrogates, winners)
 
     tables = {name: TABLES[name](evidence) for name in _stems(wanted, TABLE_FORMATS)}
     figures = {name: draw(name, evidence) for name in _stems(wanted, FIGURE_FORMATS)}
     for done, (output, filename) in enumerate(wanted.items(), start=1):
         stem, _, suffix = filename.rpartition(".")
         if suffix in RENDERERS:
-            job.staging(output).write_text(RENDERERS[suffix](tables[stem]), encoding="utf-8")
+            job.staging(output).write_text(RENDERERS[suffix](tables[stem], scope.warnings), encoding="utf-8")
         else:
             save(figures[stem], job.staging(output), suffix)
         job.progress(done, len(wanted), "tables and figures")

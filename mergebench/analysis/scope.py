@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mergebench.analysis.labels import (
@@ -43,6 +43,8 @@ class Scope:
     tuned: tuple[str, ...]
     statistics: Mapping[str, tuple[str, ...]]
     multitask: bool = True
+    surrogates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Scope:
@@ -50,7 +52,8 @@ class Scope:
 
         Keys: `bases`, `methods`, `domains` (lists, in table order); `benchmarks` ({name: {domain, role, title}}); `tuned`
         (methods that have a grid and so a tune job); `statistics` ({method: kinds of statistics that it reads});
-        `multitask` (whether a multitask model is trained; true if absent).
+        `multitask` (whether a multitask model is trained; true if absent); `surrogates` ({domain: names}; none if absent);
+        `warnings` (sentences that stand in every table and figure; none if absent).
 
         Raises:
             MergebenchError: a key is absent, or a benchmark has an unknown role or domain.
@@ -77,6 +80,8 @@ class Scope:
             tuned=tuple(spec["tuned"]),
             statistics={method: tuple(kinds) for method, kinds in spec["statistics"].items()},
             multitask=spec.get("multitask", True),
+            surrogates={domain: tuple(names) for domain, names in spec.get("surrogates", {}).items()},
+            warnings=tuple(spec.get("warnings", ())),
         )
 
     @property

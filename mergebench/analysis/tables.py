@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from mergebench.analysis.efficiency import by_rule
-from mergebench.analysis.labels import BASE, MULTITASK, UNTOUCHED_BASE, model_of, model_title, signed, title
+from mergebench.analysis.fidelity import EVERY_DOMAIN, EVERY_MODEL, FEWEST, MERGED, correlations, points
+from mergebench.analysis.labels import BASE, MERGED_PREFIX, MULTITASK, UNTOUCHED_BASE, model_of, model_title, signed, title
 from mergebench.analysis.normalise import (
     FLOOR,
     domain_scores,
+    domain_shares,
     left_out,
     missing_targets,
     over_bases,
@@ -54,6 +56,8 @@ class Evidence:
     costs: pd.DataFrame
     jobs: pd.DataFrame
     losses: pd.DataFrame
+    surrogates: pd.DataFrame
+    winners: pd.DataFrame
 
     @cached_property
     def performance(self) -> pd.DataFrame:
@@ -267,6 +271,96 @@ def headline(evidence: Evidence) -> Table:
     )
 
 
+def tuning(evidence: Evidence) -> Table:
+    """What the search of every method has chosen, and how much the objective depends on the seed."""
+    scope = evidence.scope
+    searched = pd.MultiIndex.from_product([scope.bases, scope.tuned], names=["base", "method"])
+    frame = evidence.winners.set_index(["base", "method"]).reindex(searched)
+    unsearched = [f"tuning/{base}/{method}/best.yaml" for base, method in frame.index[frame["seeds"].isna()]]
+    frame["parameters"] = frame["parameters"].fillna("missing")
+    frame[["objective", "spread"]] *= 100
+    frame["spread"] = frame["spread"].astype(object).mask(frame["seeds"] == 1, NOT_APPLICABLE)
+    frame = frame.reset_index()
+    return Table(
+        "tuning",
+        frame,
+        [
+            "Rule: the candidate with the highest objective, the unweighted mean over domains of its score on the surrogates, in % of "
+            "the domain's specialist; of equal ones the first in the order of the grid. A method that draws random numbers is tuned with "
+            "several seeds where `tuning.seeds` says so: the objective is their mean, the spread their standard deviation.",
+            "Evaluations: candidates that were scored, each seed counted, a block of items as its share, equal weights once.",
+            *_missing(unsearched),
+        ],
+        display=frame.assign(method=frame["method"].map(title)),
+        headings={
+            "base": "Base",
+            "method": "Method",
+            "parameters": "Chosen",
+            "objective": "Objective (%)",
+            "seeds": "Seeds",
+            "spread": "Spread",
+            "candidates": "Candidates",
+            "evaluations": "Evaluations",
+        },
+        decimals={"seeds": 0, "spread": 2, "candidates": 0, "evaluations": 2},
+    )
+
+
+def fidelity(evidence: Evidence) -> Table:
+    """Whether the surrogates, on which methods are tuned, rank models as the benchmarks do."""
+    scope = evidence.scope
+    found = points(evidence.surrogates, evidence.performance, scope)
+    frame = correlations(found, scope, OVERALL)
+    scored = set(found[["base", "domain", "model"]].itertuples(index=False, name=None))
+    counted = set(domain_shares(evidence.performance).index.droplevel("model"))
+    lacking = [
+        (b, m)
+        for b in scope.bases
+        for m in scope.tuned
+        if any((b, d) in counted and (b, d, MERGED_PREFIX + m) not in scored for d in scope.domains)
+    ]
+    waiting = {base for base, _ in lacking}
+    measures = [column for column in frame if column == "n" or column.startswith(("spearman", "kendall"))]
+    settled = [not (waiting if base == OVERALL else waiting & {base}) for base in frame["base"]]
+    for column in measures:
+        unknown = frame[column].isna() & pd.Series(settled, dtype=bool)
+        frame[column] = frame[column].astype(object).mask(unknown, NOT_APPLICABLE)
+    sets = {MERGED: "Merged, tuned", EVERY_MODEL: "Merged and specialists"}
+    display = frame[["base", "models", "domain", "n"]].assign(
+        models=frame["models"].map(sets), domain=["All domains" if domain == EVERY_DOMAIN else title(domain) for domain in frame["domain"]]
+    )
+    for kind in ("spearman", "kendall"):
+        display[kind] = frame[kind]
+        display[f"{kind}_interval"] = [_interval(low, high) for low, high in zip(frame[f"{kind}_low"], frame[f"{kind}_high"], strict=True)]
+    missing = [f"{title(method)} ({base})" for base, method in lacking]
+    return Table(
+        "fidelity",
+        frame,
+        [
+            "Rule: over the models of a base that were scored on both sides, rank correlation of the surrogate score and the score on "
+            "the benchmarks of the domain, both relative to the domain's specialist (All domains: unweighted means over domains). Of a "
+            "search, the candidate that became the merged model counts, matched by the digest of its weights. Overall: mean of the bases' "
+            "Fisher transforms.",
+            f"Brackets: 95 % interval (Bonett and Wright's variances). Below {FEWEST} models nothing is said (n/a). Specialists are far "
+            "apart, which raises a correlation; tuning chooses among merged models, which are close together.",
+            *_gaps(evidence, evidence.performance, "its specialist scores", missing=False),
+            *([f"Not scored on both sides yet: {', '.join(missing[:_LISTED])}{_and_more(missing)}."] if missing else []),
+        ],
+        display=display,
+        headings={
+            "base": "Base",
+            "models": "Models",
+            "domain": "Domain",
+            "n": "n",
+            "spearman": "Spearman",
+            "spearman_interval": "95 %",
+            "kendall": "Kendall",
+            "kendall_interval": "95 %",
+        },
+        decimals={"n": 0, "spearman": 2, "kendall": 2},
+    )
+
+
 def efficiency(evidence: Evidence) -> Table:
     """What the jobs of each rule asked for, what they used, and what failed attempts cost."""
     frame = by_rule(evidence.jobs)
@@ -324,6 +418,8 @@ TABLES: dict[str, Callable[[Evidence], Table]] = {
     "specialisation": specialisation,
     "scores": scores,
     "headline": headline,
+    "tuning": tuning,
+    "fidelity": fidelity,
     "efficiency": efficiency,
 }
 
@@ -352,8 +448,17 @@ def _gaps(evidence: Evidence, cells: pd.DataFrame, why: str, *, missing: bool = 
 def _missing(targets: list[str]) -> list[str]:
     if not targets:
         return []
-    more = f" and {len(targets) - _LISTED} more" if len(targets) > _LISTED else ""
-    return [f"Missing until these are made: {', '.join(f'`{target}`' for target in targets[:_LISTED])}{more}."]
+    return [f"Missing until these are made: {', '.join(f'`{target}`' for target in targets[:_LISTED])}{_and_more(targets)}."]
+
+
+def _and_more(listed: list[str]) -> str:
+    return f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+
+
+def _interval(low: float | str, high: float | str) -> str:
+    if isinstance(low, str) or isinstance(high, str):
+        return NOT_APPLICABLE
+    return "missing" if np.isnan(low) else f"[{low:.2f}, {high:.2f}]"
 
 
 def _unknown_costs(evidence: Evidence) -> list[str]:

@@ -22,14 +22,18 @@ class Declaration:
         statistics: kinds of calibration statistics that it reads ("fisher", "gram", "mask").
         spectra: whether it reads the magnitude spectra of the task vectors.
         calibration: whether it passes calibration rows through the models itself.
+        random: whether its result depends on the seed.
         grid_parameters: what its grid may vary: name -> (lowest, highest) value.
+        per_domain: those of them that are tuned for one domain at a time.
         parameters: every parameter that can be fixed in the configuration.
     """
 
     statistics: tuple[str, ...]
     spectra: bool
     calibration: bool
+    random: bool
     grid_parameters: dict[str, tuple[float, float]]
+    per_domain: tuple[str, ...]
     parameters: tuple[str, ...]
 
 
@@ -61,7 +65,9 @@ def _read(path: Path) -> Declaration:
         statistics=tuple(_literal(keywords.get("statistics"), ())),
         spectra=bool(_literal(keywords.get("spectra"), False)),
         calibration="propagation" in keywords,
+        random=bool(_literal(keywords.get("random"), False)),
         grid_parameters=grid,
+        per_domain=tuple(per_domain),
         parameters=tuple(parameters),
     )
 

@@ -118,6 +118,7 @@ class Method:
         data: What the paper lets it use: nothing, training samples or validation scores.
         statistics: Statistics of every specialist that it reads.
         spectra: Whether it needs global magnitude thresholds.
+        random: Whether its result depends on the seed.
         scaled: Whether the merged model is base + scale * direction with a scale to choose; else the scale is 1.
         grid: The paper's grid (Table 6): parameter -> values, in the order of the search.
         per_domain: grid parameter -> the function's parameter that holds one value per domain. Such values are chosen
@@ -145,6 +146,7 @@ class Method:
     data: Data
     statistics: tuple[str, ...]
     spectra: bool
+    random: bool
     scaled: bool
     grid: Mapping[str, tuple[float, ...]]
     per_domain: Mapping[str, str]
@@ -192,6 +194,7 @@ def method(
     data: Data = "nothing",
     statistics: tuple[str, ...] = (),
     spectra: bool = False,
+    random: bool = False,
     scale: float | None = None,
     grid: Mapping[str, tuple[float, ...]] | None = None,
     per_domain: Mapping[str, str] | None = None,
@@ -223,6 +226,7 @@ def method(
             data=data,
             statistics=statistics,
             spectra=spectra,
+            random=random,
             scaled=scale is not None,
             grid=dict(grid or {}),
             per_domain=dict(per_domain or {}),

@@ -71,8 +71,9 @@ def open_models(job: Job) -> Models:
         statistics=[file for manifest in job.paths("statistics") for file in sorted(manifest.parent.glob("*.safetensors"))],
         vocabulary=job.spec.get("vocabulary", "refuse"),
     )
-    propagation = get(job.spec["method"]).propagation
-    if propagation is not None and "calibration" in job.spec:
+    methods = job.spec.get("methods") or [job.spec["method"]]
+    propagations = [get(name).propagation for name in methods]
+    for propagation in filter(None, propagations if "calibration" in job.spec else ()):
         models.propagation = propagation(job, models)
     return models
 

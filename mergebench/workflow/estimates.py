@@ -7,15 +7,16 @@ Requests of resources are made from these estimates in `mergebench.workflow.reso
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from mergebench import catalogue
-from mergebench.merging.declarations import SCALE, declared
+from mergebench.merging.declarations import declared
 from mergebench.training.mixture import epoch_rows
 from mergebench.workflow.plan import Plan
 from mergebench.workflow.questions import Questions, questions, scored_rows
+from mergebench.workflow.searches import Search, search, searches
 from mergebench.workflow.statistics_cost import GB, LARGEST, Cost, cost, propagation
 from mergebench.workflow.training_memory import memory
 
@@ -29,6 +30,8 @@ STEP_OVERHEAD = 0.025  # seconds that a decoding step costs whatever the model
 CORE_RATE = 4e10  # FLOP/s of a tiny twin in float32
 CORE_STEP = 0.004  # seconds of one decoding step of a tiny twin
 STREAM_RATE = 5e8  # bytes/s that merging and spectra read, compute and write
+INSTALL_SECONDS = 1.0  # for each billion parameters of a candidate that is written into a live model
+OUTCOME_BYTES = 40  # that a search keeps of every scored item
 NETWORK_RATE = 1e8  # bytes/s of a download
 TOKENISED_ROWS, COMPARED_ROWS = 1_000, 2_000  # training rows per second that one core tokenises, and compares with the benchmarks
 GPU_START, CPU_START = 60.0, 5.0  # seconds until a job works: imports, loading, the first kernels
@@ -258,22 +261,45 @@ class Estimates:
         )
 
     def _tune(self, base: str, method: str) -> Estimate:
-        grid = self.plan.preset.merging.methods[method].grid
-        points = math.prod(len(values) for values in grid.values())
-        directions = math.prod(len(values) for name, values in grid.items() if name != SCALE)
-        scoring = sum(self._scoring(base, s) for names in self.plan.surrogates.values() for s in names)
-        need = self._propagation(base, method) if method in self.plan.calibrated else None  # while nothing is scored
+        return self._searching(base, [search(self.plan, method)])
+
+    def _tune_base(self, base: str) -> Estimate:
+        return self._searching(base, searches(self.plan))
+
+    def _searching(self, base: str, found: list[Search]) -> Estimate:
+        """The full searches of some methods in one process; racing and budgets only make them shorter."""
+        names = [s for group in self.plan.surrogates.values() for s in group]
+        judged = [self._questions(s) for s in names if self.plan.deferred(s) == "safety"]
+        passes, rows = sum(s.passes for s in found), sum(map(self.rows, names))
+        seconds = passes * (sum(self._scoring(base, s) for s in names) + judging_seconds(self.plan, judged))
+        seconds += sum(s.builds * self.merging(base, s.method) for s in found)
+        seconds += sum(s.evaluations for s in found) * self.installing(base)
+        needs = [self._propagation(base, s.method) for s in found if s.method in self.plan.calibrated]  # while nothing is scored
         return self._model_job(
             base,
-            points * scoring + directions * self._merging(base, method),
+            seconds,
             gpu_bytes=self._evaluated(base) + (2 * judge_parameters(self.plan) if self.plan.tuning_judge("weights") else 0),
-            local_bytes=max(CACHE, sum(need.device.values()) if need else 0),
-            host_bytes=PROCESS + self._engine(base) + self.weights(base),
-            working=need.working if need else 0.0,
+            local_bytes=max([CACHE, *(sum(need.device.values()) for need in needs)]),
+            host_bytes=PROCESS + self._engine(base) + self.held(base) + (0 if self.tiny(base) else 6 * GB),
+            written=OUTCOME_BYTES * passes * rows,
+            working=max((need.working for need in needs), default=0.0),
         )
 
+    def installing(self, base: str) -> float:
+        """Seconds to write base + scale * direction into a live model, and to prove it."""
+        return INSTALL_SECONDS * self.parameters(base) / 1e9
+
+    def held(self, base: str) -> float:
+        """Bytes of a direction, in float32."""
+        return 4.0 * self.parameters(base)
+
+    def read_by_merge(self, base: str, method: str) -> float:
+        """Bytes of the weights of all inputs of a merge and of its statistics."""
+        statistics = sum(self.of("statistics", base=base, kind=kind).written for kind in declared()[method].statistics)
+        return self.weights(base) + len(self.plan.domains) * (self.weights(base) + statistics)
+
     def _merge(self, base: str, method: str) -> Estimate:
-        weights, seconds, host = self.weights(base), self._merging(base, method), PROCESS + self._engine(base)
+        weights, seconds, host = self.weights(base), self.merging(base, method), PROCESS + self._engine(base)
         if method not in self.plan.calibrated:
             return self._processing(base, seconds, host_bytes=host, written=weights)
         need = self._propagation(base, method)
@@ -371,7 +397,7 @@ class Estimates:
     def _questions(self, benchmark: str) -> Questions:
         return questions(self.plan.preset, benchmark)
 
-    def _merging(self, base: str, method: str) -> float:
+    def merging(self, base: str, method: str) -> float:
         """Seconds of one direction: all inputs are read; solvers work several times as long; calibration rows may pass the models."""
         solver = 5 if "gram" in declared()[method].statistics else 1
         streaming = solver * (len(self.plan.domains) + 2) * self.weights(base) / STREAM_RATE
@@ -407,6 +433,18 @@ def answering_seconds(asked: Questions, parameters: int, *, rate: float = MATRIX
     return 2 * parameters * (asked.read + asked.most) / rate + batches * asked.limit * step
 
 
+def judging_seconds(plan: Plan, asked: Iterable[Questions]) -> float:
+    """Seconds in which the preset's judge labels the answers, in an engine that fills places as they come free; 0 without a model."""
+    if plan.judge is None:
+        return 0.0
+    asked = list(asked)
+    read = sum(found.rows * found.prompt + found.expected for found in asked)
+    labels = LABEL_TOKENS * sum(found.answers for found in asked)
+    weights = 2 * judge_parameters(plan)
+    step = weights / READ_RATE + STEP_OVERHEAD
+    return weights * (read + labels) / MATRIX_RATE + labels * step / SEQUENCES
+
+
 def engine_seconds(asked: Questions, parameters: int) -> float:
     """Seconds of an engine that fills places in its batch as answers end (vLLM), on the reference GPU; answers of usual length."""
     step = 2 * parameters / READ_RATE + STEP_OVERHEAD
@@ -433,6 +471,7 @@ RELEVANT: dict[str, frozenset[str]] = {
         "vectors": ["base"],
         "statistics": ["base", "kind"],
         "tune": ["base", "method"],
+        "tune_base": ["base"],
         "merge": ["base", "method"],
         "evaluate": ["base", "model", "group"],
         "fetch_judge": ["judge"],

@@ -41,7 +41,7 @@ def record(configuration: Configuration, base: str | None = None) -> dict[str, A
     plan = Plan(configuration)
     base = chosen_base(plan, base)
     parameters = int(catalogue.bases()[base]["parameters"])
-    asked = {b: _asked(plan, base, b) for b in (*plan.in_domain, *plan.preset.evaluation.forgetting)}
+    asked = {b: asked_of(plan, base, b) for b in (*plan.in_domain, *plan.preset.evaluation.forgetting)}
     rows = {name: _row(plan, parameters, found, measured) for name, (found, measured) in asked.items()}
     seconds = {name: row["seconds"] for name, row in rows.items()}
     models = len(plan.general_models) + len(plan.specialists)
@@ -58,27 +58,25 @@ def record(configuration: Configuration, base: str | None = None) -> dict[str, A
             "name": plan.preset.evaluation.judge,
             "answers": sum(asked[name][0].answers for name in judged),
             "engine_starts_per_model": 0.0 if plan.judge is None else 1 / models if plan.preset.evaluation.judging == "base" else 1.0,
-            "seconds": _judging(plan, [asked[name][0] for name in judged]),
+            "seconds": estimates.judging_seconds(plan, [asked[name][0] for name in judged]),
         },
         "programs": sum(found.answers for name, (found, _) in asked.items() if plan.deferred(name) == "code"),
-        "assumptions": assumptions(plan, base),
+        "assumptions": assumptions(plan, base, plan.preset.evaluation.backend),
     }
 
 
-def assumptions(plan: Plan, base: str) -> str:
+def assumptions(plan: Plan, base: str, backend: str) -> str:
     """What the seconds count on."""
     if estimates.Estimates(plan).tiny(base):
         return estimates.CORE_ASSUMPTIONS
-    steps = (
-        f"{estimates.SEQUENCES} answers decoded at once" if plan.preset.evaluation.backend == "vllm" else "answers as long as their limit"
-    )
+    steps = f"{estimates.SEQUENCES} answers decoded at once" if backend == "vllm" else "answers as long as their limit"
     return (
         f"one A100 at {estimates.MATRIX_RATE / 312e12:.0%} of its bfloat16 rate and {estimates.READ_RATE / 2e12:.0%} of its memory's, "
         f"{steps}, {estimates.GPU_START:.0f} s for an engine start, expected lengths of answers from catalogue/lengths.yaml"
     )
 
 
-def _asked(plan: Plan, base: str, benchmark: str) -> tuple[Questions, bool]:
+def asked_of(plan: Plan, base: str, benchmark: str) -> tuple[Questions, bool]:
     """The questions of a benchmark, and whether they were counted in the data."""
     manifest = Path(plan.data(benchmark))
     if not manifest.is_file():
@@ -106,26 +104,26 @@ def _mean_prompt(plan: Plan, base: str, benchmark: str) -> float:
     return sum(map(len, prompts)) / CHARACTERS / len(prompts)
 
 
+def seconds_of(plan: Plan, asked: Questions, parameters: int, backend: str) -> float:
+    """Seconds in which a model of so many parameters answers."""
+    if catalogue.bases()[plan.bases[0]]["size"] == "tiny":
+        return estimates.answering_seconds(asked, parameters, rate=estimates.CORE_RATE, step=estimates.CORE_STEP)
+    return estimates.engine_seconds(asked, parameters) if backend == "vllm" else estimates.answering_seconds(asked, parameters)
+
+
 def _row(plan: Plan, parameters: int, asked: Questions, measured: bool) -> dict[str, Any]:
-    engine = plan.preset.evaluation.backend == "vllm"
-    tiny = catalogue.bases()[plan.bases[0]]["size"] == "tiny"
-
-    def seconds(found: Questions) -> float:
-        if tiny:
-            return estimates.answering_seconds(found, parameters, rate=estimates.CORE_RATE, step=estimates.CORE_STEP)
-        return estimates.engine_seconds(found, parameters) if engine else estimates.answering_seconds(found, parameters)
-
+    backend = plan.preset.evaluation.backend
     like_lm_eval = replace(asked, read=asked.read_lm_eval, read_shared=asked.read_lm_eval)
     return {
         "rows": asked.rows,
         "requests": asked.requests,
         "passes": asked.passes,
         "read_lm_eval": asked.read_lm_eval,
-        "read": asked.read_shared if engine else asked.read,
+        "read": asked.read_shared if backend == "vllm" else asked.read,
         "generated_most": asked.most,
         "generated_expected": asked.expected,
-        "seconds_lm_eval": seconds(like_lm_eval),
-        "seconds": seconds(asked),
+        "seconds_lm_eval": seconds_of(plan, like_lm_eval, parameters, backend),
+        "seconds": seconds_of(plan, asked, parameters, backend),
         "source": "data" if measured else "catalogue",
     }
 
@@ -139,16 +137,6 @@ def _grouping(configuration: Configuration, jobs: str, seconds: Mapping[str, flo
     start = estimates.CPU_START if catalogue.bases()[plan.bases[0]]["size"] == "tiny" else estimates.GPU_START
     loads = [start + sum(seconds[name] for name in benchmarks) for benchmarks in groups]
     return {"jobs": len(groups), "engine_starts": len(groups), "seconds": sum(loads), "longest_seconds": max(loads)}
-
-
-def _judging(plan: Plan, asked: list[Questions]) -> float:
-    if plan.judge is None:
-        return 0.0
-    read = sum(found.rows * found.prompt + found.expected for found in asked)
-    labels = estimates.LABEL_TOKENS * sum(found.answers for found in asked)
-    weights = 2 * estimates.judge_parameters(plan)
-    step = weights / estimates.READ_RATE + estimates.STEP_OVERHEAD
-    return weights * (read + labels) / estimates.MATRIX_RATE + labels * step / estimates.SEQUENCES
 
 
 def render(found: Mapping[str, Any]) -> str:

@@ -89,7 +89,9 @@ def _outputs(
     if stage == "statistics":
         return [f"{results}/statistics/{base}/{domain}/{kind}/{name}" for name in ("manifest.json", "statistics.safetensors")]
     if stage == "tune":
-        return [f"{results}/tuning/{base}/{method}/{name}" for name in ("search.parquet", "best.yaml")]
+        return plan.searched(base, method)
+    if stage == "tune_base":
+        return [*(path for m in plan.tuned for path in plan.searched(base, m)), *plan.search_costs(base)]
     if stage == "evaluate":
         return [plan.asked(base, model, benchmark)[0] for g in plan.groups if g.name == group for benchmark in g.benchmarks]
     if stage in ("judge", "settle"):

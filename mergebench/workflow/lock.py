@@ -22,6 +22,7 @@ from mergebench.workflow.source import FOLDER, only_asks
 
 VARIABLE = "MERGEBENCH_CONFIGURATION"
 APART = "MERGEBENCH_APART"  # the benchmarks that this run asks in jobs of their own
+SEARCHES_APART = "MERGEBENCH_SEARCHES_APART"  # set where this run tunes every method in a job of its own
 LOCKS = FOLDER / "workflows"
 _HELD: list[IO[str]] = []
 
@@ -62,6 +63,19 @@ def apart(configuration: config.Configuration, arguments: Sequence[str], *, main
         asked = sorted({(t.parent.name, t.name.split(".")[0]) for t in targets if not t.exists()}) if alone else []
         os.environ[APART] = json.dumps(asked)
     return [(model, benchmark) for model, benchmark in json.loads(os.environ.get(APART, "[]"))]
+
+
+def searches_apart(configuration: config.Configuration, arguments: Sequence[str], *, main: bool) -> bool:
+    """Whether every method is tuned in a job of its own in this run: where `arguments` name missing files of searches and nothing else.
+
+    As with scores, the main process decides, and says so in the environment.
+    """
+    if main:
+        root = Path(os.path.relpath(f"{configuration.results}/{configuration.preset}"))
+        targets = [path for path in map(_relative, arguments) if root in path.parents]
+        alone = "all" not in arguments and all(len(t.parents) > 2 and t.parents[2] == root / "tuning" for t in targets)
+        os.environ[SEARCHES_APART] = "yes" if alone and any(not target.exists() for target in targets) else ""
+    return bool(os.environ.get(SEARCHES_APART))
 
 
 def _relative(word: str) -> Path:

@@ -36,6 +36,7 @@ MODULES = {
     "vectors": "mergebench.vectors.run",
     "statistics": "mergebench.merging.statistics.run",
     "tune": "mergebench.tuning.run",
+    "tune_base": "mergebench.tuning.fused",
     "merge": "mergebench.merging.run",
     "evaluate": "mergebench.evaluation.run",
     "fetch_judge": "mergebench.checkpoints.fetch",
@@ -51,6 +52,7 @@ GRPO_DATA = "train_math_grpo"
 APART = "_apart"  # ends the names of rules for scores that were asked for alone
 SETTLED = ("judge", "allow_weak_sandbox", "timeout_seconds")  # settings that decide a score, but no answer
 SPECTRUM = "spectrum"  # as `analysis.costs` calls what the vectors stage measures
+SEARCHED = ("search.parquet", "outcomes.parquet", "curve.parquet", "best.yaml")  # what the search of a method leaves
 
 
 @dataclass(frozen=True)
@@ -120,15 +122,18 @@ def alternatives(names: Iterable[str]) -> str:
 class Plan:
     """Names, paths and specs of everything that the selected preset makes."""
 
-    def __init__(self, configuration: Configuration, apart: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, configuration: Configuration, apart: Iterable[tuple[str, str]] = (), *, searches_apart: bool = False) -> None:
         """Plan the selected preset.
 
         Args:
             configuration: validated.
             apart: models and benchmarks that get jobs of their own in this run, because a user asked for these scores alone.
+            searches_apart: whether every method is tuned in a job of its own even where `tuning.fused` says otherwise, because a
+                user asked for searches alone.
         """
         self.configuration = configuration
         self.apart = frozenset(apart)
+        self.searches_apart = searches_apart
         self.name = configuration.preset
         self.preset = configuration.selected
         self.results = f"{configuration.results}/{self.name}"
@@ -156,6 +161,11 @@ class Plan:
     def tuned(self) -> list[str]:
         """Methods whose grid is searched on the surrogates."""
         return [m for m in self.methods if self.preset.merging.methods[m].grid]
+
+    @property
+    def fused(self) -> bool:
+        """Whether one job tunes all methods of a base."""
+        return self.preset.tuning.fused and bool(self.tuned) and not self.searches_apart
 
     @cached_property
     def statistics_kinds(self) -> list[str]:
@@ -207,6 +217,18 @@ class Plan:
         """Surrogate tasks by domain."""
         entries = catalogue.benchmarks()
         return {d: [s for s in self.preset.evaluation.surrogates if entries[s]["domain"] == d] for d in self.domains}
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """Sentences without which nothing that this campaign makes may be read: surrogates that are a benchmark's test set."""
+        entries = catalogue.datasets()
+        names = [s for group in self.surrogates.values() for s in group if self.tuned and self._dataset(s) != entries[s]]
+        titles = {name: entries[entries[name]["released"]]["title"] for name in names}
+        return [
+            f"methods were tuned on a test set. Under protocol released the surrogate {name} is {title} itself, so scores on it, and every "
+            "mean over them, are not honest."
+            for name, title in titles.items()
+        ]
 
     @cached_property
     def benchmark_datasets(self) -> list[str]:
@@ -463,7 +485,20 @@ class Plan:
     @cached_property
     def searches(self) -> list[str]:
         """Every search log."""
-        return [f"{self.results}/tuning/{b}/{m}/search.parquet" for b in self.bases for m in self.tuned]
+        return [self.searched(b, m)[0] for b in self.bases for m in self.tuned]
+
+    def searched(self, base: str, method: str) -> list[str]:
+        """What the search of a method leaves."""
+        return [f"{self.results}/tuning/{base}/{method}/{name}" for name in SEARCHED]
+
+    def search_costs(self, base: str) -> list[str]:
+        """What the search of each method has cost, where one job has done them all."""
+        return [f"{self.results}/costs/tune/{base}/{m}.json" for m in self.tuned]
+
+    @cached_property
+    def merges(self) -> list[str]:
+        """The manifest of every merged model: its digest finds the model among the candidates of the searches."""
+        return [f"{self.model(b, f'merged_{m}')}/manifest.json" for b in self.bases for m in self.methods]
 
     @cached_property
     def losses(self) -> list[str]:
@@ -566,6 +601,8 @@ class Plan:
         modules = [MODULES[stage]]
         if method is not None and stage != "drop":
             modules.append(f"mergebench.merging.methods.{method}")
+        if stage == "tune_base":
+            modules += [f"mergebench.merging.methods.{m}" for m in self.tuned]
         return fingerprint(*modules, files=FILES.get(stage, ()))
 
     def _spec_fetch_base(self, base: str) -> dict[str, Any]:
@@ -690,13 +727,56 @@ class Plan:
         return {"base": base, "model": f"merged_{method}", "method": method}
 
     def _spec_tune(self, base: str, method: str) -> dict[str, Any]:
+        grid = self.preset.merging.methods[method].grid
+        return {**self._spec_merge(base, method), "grid": grid, **self._searching(method), **self._tuned_on()}
+
+    def _spec_tune_base(self, base: str) -> dict[str, Any]:
+        calibrations = [self._calibration(base, m) for m in self.tuned if m in self.calibrated]
         return {
-            **self._spec_merge(base, method),
-            "grid": self.preset.merging.methods[method].grid,
-            "surrogates": self.surrogates,
-            # Weights are swapped in a live model of the transformers backend, whatever scores the finished models.
-            "evaluation": {**self._evaluation([s for names in self.surrogates.values() for s in names]), "backend": "transformers"},
+            "base": base,
+            "domains": self.domains,
+            "vocabulary": self.preset.merging.vocabulary,
+            **({"calibration": calibrations[0]} if calibrations else {}),
+            **self._tuned_on(),
+            "methods": {
+                m: {
+                    "grid": self.preset.merging.methods[m].grid,
+                    "parameters": self.preset.merging.methods[m].parameters,
+                    "scope": self.preset.merging.scope,
+                    **self._searching(m),
+                }
+                for m in self.tuned
+            },
         }
+
+    def _searching(self, method: str) -> dict[str, Any]:
+        """How the grid of a method is searched, where that differs from the paper's way."""
+        tuning = self.preset.tuning
+        found: dict[str, Any] = {} if tuning.search == "grid" else {"search": tuning.search}
+        if tuning.search == "halving":
+            halving = tuning.halving.model_dump()
+            found |= {"blocks": halving.pop("blocks"), "halving": halving}
+        if tuning.budget:
+            found["budget"] = tuning.budget.model_dump(exclude_none=True)
+        if self.search_seeds(method) > 1:
+            found["seeds"] = [self.preset.seed + number for number in range(self.search_seeds(method))]
+        return found
+
+    def search_seeds(self, method: str) -> int:
+        """With how many seeds a method is tuned: more than one where it draws random numbers."""
+        return self.preset.tuning.seeds if declared()[method].random else 1
+
+    def _tuned_on(self) -> dict[str, Any]:
+        """The surrogates, and the engine that scores candidates on them."""
+        evaluation = self.preset.evaluation
+        longest = {"max_length": evaluation.max_length} if evaluation.max_length else {}
+        shared = {**self._evaluation([s for names in self.surrogates.values() for s in names]), "backend": self.tuning_backend}
+        return {"surrogates": self.surrogates, "evaluation": {**shared, **longest}}
+
+    @property
+    def tuning_backend(self) -> str:
+        """The backend that holds the live model of a search."""
+        return self.preset.tuning.backend or self.preset.evaluation.backend
 
     def _spec_evaluate(self, base: str, model: str, group: str) -> dict[str, Any]:
         benchmarks = next(g for g in self.groups if g.name == group).benchmarks
@@ -785,6 +865,8 @@ class Plan:
             "domains": self.domains,
             "statistics": {m: [*declared()[m].statistics, *([SPECTRUM] if declared()[m].spectra else [])] for m in self.methods},
             "benchmarks": {b: {"domain": entries[b]["domain"], "role": self._role(b), "title": entries[b]["title"]} for b in shown},
+            "surrogates": self.surrogates,
+            **({"warnings": self.warnings} if self.warnings else {}),
         }
 
     def _role(self, benchmark: str) -> str:
@@ -809,7 +891,10 @@ class Plan:
             yield from (("vectors", "vectors", {"base": b, "domain": d}) for b in bases for d in domains)
         kinds = self.statistics_kinds
         yield from (("statistics", "statistics", {"base": b, "domain": d, "kind": k}) for b in bases for d in domains for k in kinds)
-        yield from (("tune", "tune", {"base": b, "method": m}) for b in bases for m in self.tuned)
+        if self.fused:
+            yield from (("tune_base", "tune_base", {"base": b}) for b in bases)
+        else:
+            yield from (("tune", "tune", {"base": b, "method": m}) for b in bases for m in self.tuned)
         yield from (("admit", "admit", {"base": b}) for b in bases)
         yield from (("merge", "merge", {"base": b, "method": m}) for b in bases for m in self.methods)
         for group in self.groups:

@@ -84,6 +84,28 @@ def test_changing_one_grid_reruns_that_method_only(campaign):
     assert "method=ties" in campaign.run("--dry-run", warm=False)
 
 
+def test_one_job_for_a_base_tunes_what_a_job_per_method_tunes(campaign):
+    tuning = campaign.results / f"tuning/{BASE}"
+    before = {path.parent.name: path.read_bytes() for path in tuning.glob("*/best.yaml")}
+    config = campaign.folder / "config.yaml"
+    head, micro = config.read_text().split("\n  micro: &micro\n", 1)
+    config.write_text(f"{head}\n  micro: &micro\n    tuning: {{fused: true}}\n{micro}")
+    planned = campaign.planned()
+    assert planned["tune_base"] == 1
+    assert "tune" not in planned
+    campaign.run("--until", "tune_base")
+    assert {path.parent.name: path.read_bytes() for path in tuning.glob("*/best.yaml")} == before
+    assert len(before) == 6
+    left = campaign.planned()
+    assert {"tune", "tune_base", "merge"} & set(left) == set(), "equal parameters make nothing stale"
+    costs = campaign.results / "costs"
+    per_method = [json.loads(path.read_text())["timing"] for path in (costs / f"tune/{BASE}").glob("*.json")]
+    whole = json.loads((costs / f"tune_base/{BASE}.json").read_text())["timing"]
+    assert sum(timing["validation"] for timing in per_method) == pytest.approx(whole["validation"], abs=0.01)
+    (tuning / "ties/best.yaml").unlink()
+    assert campaign.planned("--", f"results/micro/tuning/{BASE}/ties/best.yaml") == {"tune": 1}
+
+
 def test_deleting_one_score_reruns_one_evaluation_and_the_tables(campaign):
     before = tables(campaign)
     (campaign.results / "scores/tiny-llama-strong/merged_dare/gsm8k.json").unlink()

@@ -5,8 +5,9 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
@@ -14,6 +15,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from mergebench.errors import MergebenchError, nearest
 from mergebench.evaluation.backends.tokens import Encoder, cut, without_trailing_space
+
+if TYPE_CHECKING:
+    from mergebench.evaluation.backends.weights import LiveModel
 
 DEFAULT_MAX_TOKENS = 256
 GENERATION = ("until", "max_gen_toks", "max_total_toks", "do_sample", "temperature", "top_p", "leading_bos", "stop_token_ids")
@@ -97,6 +101,7 @@ class LanguageModel(LM):
     - `truncated` and `unfinished` collect the contexts that lost their beginning because they were longer than the model,
       and those of which an answer ran into its limit of tokens, until the caller clears them.
     - Nothing that depends on the weights outlives `reset`.
+    - `reused` counts the tokens of scored contexts that were not computed but remembered.
 
     Args:
         encoder: the model's tokenizer.
@@ -116,6 +121,7 @@ class LanguageModel(LM):
         self.seed = seed
         self.truncated: set[str] = set()
         self.unfinished: set[str] = set()
+        self.reused = 0
         self.progress: Progress | None = None
         self._bos: dict[str, Any] = {}
 
@@ -140,6 +146,14 @@ class LanguageModel(LM):
     @abstractmethod
     def close(self) -> None:
         """Free the memory of the model; it cannot be asked any more."""
+
+    def live(self) -> "LiveModel":
+        """Its weights, to be replaced in place by those of another checkpoint of the same shape.
+
+        Raises:
+            MergebenchError: this backend, or the way in which it was started, does not allow it.
+        """
+        raise MergebenchError(f"the {self.name} backend cannot replace the weights of a live model; use transformers or vllm.")
 
     def received(self, ids: list[int]) -> list[int]:
         """The token ids that the model is given for a prompt of `ids`."""
@@ -324,13 +338,16 @@ def _temperature(settings: Mapping[str, Any]) -> float:
 
 def versions(libraries: Iterable[str]) -> dict[str, str]:
     """Versions of those distributions that are installed."""
-    found = {}
-    for library in libraries:
-        try:
-            found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {library: found for library in libraries if (found := _version(library)) is not None}
+
+
+@cache
+def _version(library: str) -> str | None:
+    """The version of a distribution: asked for with every score, and read from a file."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def end_tokens(generation_config: Any, tokenizer: Any) -> set[int]:

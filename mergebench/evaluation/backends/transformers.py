@@ -13,6 +13,7 @@ from mergebench.errors import MergebenchError
 from mergebench.evaluation.backends import attention
 from mergebench.evaluation.backends.base import Answer, LanguageModel, Prompt, Question, Score, allowed_length, end_tokens
 from mergebench.evaluation.backends.tokens import Encoder
+from mergebench.evaluation.backends.weights import ModuleWeights
 
 STOP_CHECK_EVERY = 4
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
@@ -92,6 +93,9 @@ class TransformersLanguageModel(LanguageModel):
 
     def reset(self) -> None:
         """Nothing to do: no key or value outlives the batch that it was computed for."""
+
+    def live(self) -> ModuleWeights:
+        return ModuleWeights(self.model)
 
     def close(self) -> None:
         self.model = None

@@ -9,8 +9,10 @@ What makes it faster than lm-eval's own vLLM model, with the same numbers:
 The engine runs in this process, so it ends when the process does, however that happens.
 """
 
+import contextlib
 import gc
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from typing import Any
 from mergebench.errors import MergebenchError
 from mergebench.evaluation.backends.base import Answer, LanguageModel, Prompt, Question, Score, allowed_length, end_tokens
 from mergebench.evaluation.backends.tokens import Encoder
+from mergebench.evaluation.backends.vllm_weights import EngineWeights
+from mergebench.evaluation.backends.vllm_worker import EXTENSION
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -120,17 +124,19 @@ class VllmLanguageModel(LanguageModel):
         if batch_tokens is not None:
             own["max_num_batched_tokens"] = batch_tokens
         try:
-            llm = vllm.LLM(
-                str(weights),
-                dtype=dtype,
-                max_model_len=length + 1,
-                enable_prefix_caching=True,
-                generation_config="vllm",
-                seed=seed,
-                disable_log_stats=True,
-                use_tqdm_on_load=False,
-                **own,
-            )
+            with _without_llvmlite():
+                llm = vllm.LLM(
+                    str(weights),
+                    dtype=dtype,
+                    max_model_len=length + 1,
+                    enable_prefix_caching=True,
+                    generation_config="vllm",
+                    worker_extension_cls=EXTENSION,
+                    seed=seed,
+                    disable_log_stats=True,
+                    use_tqdm_on_load=False,
+                    **own,
+                )
         except ValueError as error:
             if "KV cache" in str(error):
                 raise MergebenchError(
@@ -157,6 +163,9 @@ class VllmLanguageModel(LanguageModel):
     def reset(self) -> None:
         if not self.llm.reset_prefix_cache():
             raise MergebenchError("vLLM could not clear its prefix cache, because requests are still running; wait for them first.")
+
+    def live(self) -> EngineWeights:
+        return EngineWeights(self.llm)
 
     def close(self) -> None:
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
@@ -208,6 +217,7 @@ class VllmLanguageModel(LanguageModel):
             for request in requests
         ]
         outputs = self._run([request.ids for request in requests], parameters, "choices scored", before, total)
+        self.reused += sum(output.num_cached_tokens or 0 for output in outputs)
         return [_scores(request, output) for request, output in zip(requests, outputs, strict=True)]
 
     # Generation.
@@ -342,6 +352,21 @@ def _engine_library() -> tuple[Any, str]:
             "or set evaluation.backend to transformers."
         )
     return vllm, str(current_platform.get_device_name())
+
+
+@contextlib.contextmanager
+def _without_llvmlite() -> Iterator[None]:
+    """Hide one module of llvmlite, which numba loads, while an engine starts.
+
+    On a CPU vLLM 0.31 looks at the attributes of whatever the loaded modules hold, and breaks at the library handle in this one.
+    """
+    name = "llvmlite.binding.ffi"
+    hidden = sys.modules.pop(name, None)
+    try:
+        yield
+    finally:
+        if hidden is not None:
+            sys.modules[name] = hidden
 
 
 def _check_cpu(weights: Path, config: Any, dtype: str) -> None:

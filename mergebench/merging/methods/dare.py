@@ -178,6 +178,7 @@ def magnitudes(vectors, draws, limits):  # type: ignore[no-untyped-def]
     title="DARE",
     reference=Reference("Yu et al., 2024", "2311.03099"),
     data="validation",
+    random=True,
     scale=0.4,
     grid={"density": (0.1, 0.2, 0.3), "scale": tuple(step / 10 for step in range(1, 11))},
     note="MergeBench prints 30 pairs and not which; drop rates 0.9, 0.8, 0.7 by 10 scales are assumed.",

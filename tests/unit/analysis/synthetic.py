@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from mergebench.analysis.costs import method_costs, read_costs, read_searches
 from mergebench.analysis.efficiency import BEFORE_GRPO, MATHEMATICS, read_jobs
+from mergebench.analysis.fidelity import read_surrogates
 from mergebench.analysis.losses import read_losses
 from mergebench.analysis.scope import Scope
 from mergebench.analysis.scores import read_scores, select
 from mergebench.analysis.tables import Evidence
+from mergebench.analysis.winners import read_winners
 from mergebench.artifacts import Job
 
 DOMAINS = ["instruction", "math", "multilingual", "coding", "safety"]
@@ -45,6 +48,8 @@ METHODS = [
 ]
 STATISTICS = {"fisher": ["fisher"], "regmean": ["gram"], "localize_and_stitch": ["mask"]}
 
+SURROGATES = {"instruction": "ifeval_like", "math": "mmlu_stem", "multilingual": "lambada", "coding": "conala", "safety": "wildjailbreak"}
+
 ValueOf = Callable[[str, str, str], float]
 """(base, model, benchmark) -> score in [0, 1]"""
 
@@ -67,6 +72,7 @@ class Campaign:
     methods: list[str] = field(default_factory=lambda: ["model_soup", "ties", "fisher"])
     standard_error: float | None = 0.02
     multitask: bool = True
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -80,6 +86,8 @@ class Campaign:
             "tuned": [method for method in self.methods if method != "model_soup"],
             "multitask": self.multitask,
             "statistics": {method: STATISTICS[method] for method in self.methods if method in STATISTICS},
+            "surrogates": {domain: [name] for domain, name in SURROGATES.items()},
+            "warnings": self.warnings,
         }
 
     @property
@@ -91,8 +99,14 @@ class Campaign:
             for model in self.scope.models:
                 for benchmark in IN_DOMAIN if model.startswith("specialist") else (*IN_DOMAIN, *FORGETTING):
                     self.write_score(base, model, benchmark, value_of(base, model, benchmark))
+            for specialist in self.scope.specialists:
+                for domain, surrogate in SURROGATES.items():
+                    self.write_score(base, specialist, surrogate, 0.7 if specialist.endswith(domain) else 0.1)
             for position, method in enumerate(self.methods):
                 self.write_method_costs(base, method, position)
+                self.write_merge(base, method, f"{method} {position - 1}")
+                if method != "model_soup":
+                    self.write_search(base, method, [(n, s, None, 0.1 * n) for n in range(position) for s in SURROGATES.values()])
         for base in self.bases:
             self.write_losses(base)
         return self
@@ -111,8 +125,8 @@ class Campaign:
             "base": base,
             "model": model,
             "benchmark": benchmark,
-            "domain": IN_DOMAIN.get(benchmark, "forgetting"),
-            "role": "in_domain" if benchmark in IN_DOMAIN else "forgetting",
+            "domain": (IN_DOMAIN | {name: domain for domain, name in SURROGATES.items()}).get(benchmark, "forgetting"),
+            "role": "in_domain" if benchmark in IN_DOMAIN else "forgetting" if benchmark in FORGETTING else "surrogate",
             "metric": "acc",
             "value": value,
             "standard_error": self.standard_error,
@@ -129,10 +143,19 @@ class Campaign:
         if method == "model_soup":
             return
         self.write_cost(f"tune/{base}/{method}", {"algorithm": 2.0, "validation": 7.0 * position}, method=method)
+
+    def write_search(self, base: str, method: str, rows: list[tuple[int, str, int | None, float]]) -> None:
+        """Candidates with their scores on surrogates, or on a block of their items; weights are named after method and candidate."""
         search = self.root / "tuning" / base / method / "search.parquet"
-        search.parent.mkdir(parents=True)
-        rows = [(candidate, "grid", s) for candidate in range(position) for s in ("ifeval_like", "mmlu_stem")]
-        pd.DataFrame(rows, columns=["candidate", "stage", "surrogate"]).to_parquet(search)
+        search.parent.mkdir(parents=True, exist_ok=True)
+        frame = pd.DataFrame(rows, columns=["candidate", "surrogate", "block", "value"]).astype({"block": "Int64", "value": float})
+        frame.assign(stage="grid", weights=[f"{method} {candidate}" for candidate in frame["candidate"]]).to_parquet(search)
+        count = int(frame["candidate"].nunique())
+        best = {"parameters": {"scale": 0.4}, "objective": 0.75, "candidates": count, "evaluations": float(count)}
+        search.with_name("best.yaml").write_text(yaml.safe_dump(best))
+
+    def write_merge(self, base: str, method: str, weights: str) -> Path:
+        return _write(self.root / "models" / base / f"merged_{method}" / "manifest.json", {"files": {}, "realised_digest": weights})
 
     def write_cost(self, name: str, timing: dict[str, float], peak: int = 200, **identity: Any) -> Path:
         stage, base = name.split("/")[:2]
@@ -156,7 +179,9 @@ class Campaign:
             "scores": sorted(self.root.glob("scores/**/*.json")),
             "costs": sorted(self.root.glob("costs/**/*.json")),
             "searches": sorted(self.root.glob("tuning/**/search.parquet")),
+            "winners": sorted(self.root.glob("tuning/**/best.yaml")),
             "losses": sorted(self.root.glob("models/*/*/losses.jsonl")),
+            "merges": sorted(self.root.glob("models/*/merged_*/manifest.json")),
         }
 
     def job(self, outputs: list[str], folder: str = "tables") -> Job:
@@ -172,7 +197,10 @@ class Campaign:
         inputs = self.inputs
         costs = method_costs(read_costs(inputs["costs"]), read_searches(inputs["searches"]), self.scope)
         jobs = read_jobs(inputs["costs"], self.scope)
-        return Evidence(self.scope, select(read_scores(inputs["scores"]), self.scope), costs, jobs, read_losses(inputs["losses"]))
+        everything = read_scores(inputs["scores"])
+        surrogates = read_surrogates(everything, inputs["searches"], inputs["merges"], self.scope)
+        losses, winners = read_losses(inputs["losses"]), read_winners(inputs["winners"], self.scope)
+        return Evidence(self.scope, select(everything, self.scope), costs, jobs, losses, surrogates, winners)
 
 
 def _write(path: Path, record: dict[str, Any]) -> Path:

@@ -70,6 +70,13 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 @every_method
+def test_the_seed_changes_what_declares_itself_random_and_nothing_else(name: str, five: Family) -> None:
+    models = five.open()
+    one, other = (dict(directions(models, name, seed=seed)) for seed in (0, 1))
+    assert all(torch.equal(one[tensor], other[tensor]) for tensor in one) is not get(name).random
+
+
+@every_method
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_one_specialist_is_returned(name: str, variant: str, tmp_path: Path) -> None:
     method = get(name)

@@ -43,6 +43,7 @@ def test_the_workflow_reads_the_same_declarations() -> None:
         assert static.statistics == method.statistics
         assert static.spectra == method.spectra
         assert static.calibration == (method.propagation is not None)
+        assert static.random == method.random
         assert set(static.parameters) == set(method.parameters)
         assert set(method.grid) <= set(static.grid_parameters)
     assert set(declared()) == set(methods())

@@ -9,7 +9,7 @@ import yaml
 from mergebench.artifacts import execute
 from mergebench.errors import MergebenchError
 from mergebench.tuning import run as tuning
-from mergebench.tuning.log import SearchLog
+from mergebench.tuning.scorer import Scorer
 from tests.unit.tuning.twins import tune_job
 
 
@@ -52,34 +52,23 @@ def test_a_killed_search_continues_from_its_log(tmp_path, monkeypatch):
     execute(tuning, tune_job(whole, "task_arithmetic", {"scale": [0.1, 0.5, 1.0, 2.0]}))
     halted = tmp_path / "halted"
     job = tune_job(halted, "task_arithmetic", {"scale": [0.1, 0.5, 1.0, 2.0]})
-    rows = tuning._Search._rows
+    score = Scorer.score
     scored = []
 
-    def stop_at_the_third(self, number, candidate):
+    def stop_at_the_third(self, *arguments):
         if len(scored) == 2:
             raise KeyboardInterrupt
-        scored.append(number)
-        return rows(self, number, candidate)
+        scored.append(len(scored))
+        return score(self, *arguments)
 
-    monkeypatch.setattr(tuning._Search, "_rows", stop_at_the_third)
+    monkeypatch.setattr(Scorer, "score", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         execute(tuning, job)
     assert not (halted / "best.yaml").exists()
-    monkeypatch.setattr(tuning._Search, "_rows", lambda self, number, candidate: scored.append(number) or rows(self, number, candidate))
+    monkeypatch.setattr(Scorer, "score", lambda self, *arguments: scored.append(len(scored)) or score(self, *arguments))
     execute(tuning, tune_job(halted, "task_arithmetic", {"scale": [0.1, 0.5, 1.0, 2.0]}))
     assert scored == [0, 1, 2, 3], "no candidate is scored twice"
     assert search(halted)[1] == search(whole)[1]
-
-
-def test_a_half_written_line_of_the_log_is_dropped(tmp_path):
-    log = SearchLog(tmp_path / "search.jsonl")
-    log.add([{"candidate": 0, "value": 1.0}])
-    with log.path.open("a") as stream:
-        stream.write('[{"candidate": 1, "val')
-    again = SearchLog(log.path)
-    assert [row["candidate"] for row in again.rows] == [0]
-    again.add([{"candidate": 1, "value": 0.5}])
-    assert [row["candidate"] for row in SearchLog(log.path).rows] == [0, 1]
 
 
 def test_a_benchmark_cannot_be_tuned_on(tmp_path):
@@ -108,11 +97,11 @@ def test_a_surrogate_on_which_its_specialist_fails_counts_unnormalised(tmp_path)
 
 def test_the_same_weights_are_scored_once(tmp_path, monkeypatch):
     scored = []
-    rows = tuning._Search._rows
-    monkeypatch.setattr(tuning._Search, "_rows", lambda self, number, candidate: scored.append(number) or rows(self, number, candidate))
+    score = Scorer.score
+    monkeypatch.setattr(Scorer, "score", lambda self, *arguments: scored.append(arguments) or score(self, *arguments))
     execute(tuning, tune_job(tmp_path, "task_arithmetic", {"scale": [0.5, 1.0, 0.5]}))
     log, _ = search(tmp_path)
-    assert scored == [0, 1]
+    assert len(scored) == 2
     assert log[log["candidate"] == 2]["alias_of"].tolist() == [0, 0]
     assert log[log["candidate"] < 2]["alias_of"].isna().all()
     assert log.groupby("candidate")["weights"].first().tolist()[0] == log[log["candidate"] == 2]["weights"].iloc[0]

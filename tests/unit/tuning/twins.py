@@ -76,6 +76,11 @@ def tune_job(folder: Path, method: str, grid: dict[str, list[float]], **spec: An
             "data": [folder / f"data/{s}/manifest.json" for s in ("mmlu_stem", "wildjailbreak")],
             "references": [folder / "mmlu_stem.json", folder / "wildjailbreak.json"],
         },
-        outputs={"search": folder / "search.parquet", "best": folder / "best.yaml"},
+        outputs={
+            "search": folder / "search.parquet",
+            "outcomes": folder / "outcomes.parquet",
+            "curve": folder / "curve.parquet",
+            "best": folder / "best.yaml",
+        },
         state=folder / "state",
     )

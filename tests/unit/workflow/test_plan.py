@@ -89,8 +89,9 @@ def test_the_grids_have_the_sizes_of_table_6():
     }
 
 
-def test_the_full_demo_has_the_papers_grids():
-    grids = [{m: c.grid for m, c in plan(p).preset.merging.methods.items()} for p in ("paper", "tiny-full")]
+@pytest.mark.parametrize("preset", ["tiny", "tiny-full"])
+def test_the_demo_has_the_papers_grids(preset):
+    grids = [{m: c.grid for m, c in plan(p).preset.merging.methods.items()} for p in ("paper", preset)]
     assert grids[0] == grids[1]
 
 
