@@ -33,7 +33,7 @@ rule analyse:
         state=STATE,
     shell:
         "exec mergebench run analyse --state {params.state} --spec {params.spec:q}"
-        " --glob scores='scores/*/*/*.json' costs='costs/**/*.json' searches='tuning/*/*/search.parquet'"
+        " --glob scores='scores/*/*/*.json' items='scores/*/*/*.items.parquet' costs='costs/**/*.json' searches='tuning/*/*/search.parquet'"
         " winners='tuning/*/*/best.yaml'"
         " losses='models/*/*/losses.jsonl' merges='models/*/merged_*/manifest.json'"
         " --output cost={output.cost} --output-files {output.reported} 2> {log}"

@@ -20,8 +20,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from mergebench.analysis.efficiency import BEFORE_GRPO, MATHEMATICS
+from mergebench.analysis.inference_tables import rank_tests
 from mergebench.analysis.labels import BASE, MULTITASK, UNTOUCHED_BASE, colour, marker, model_title, signed, title
 from mergebench.analysis.normalise import domain_scores
+from mergebench.analysis.rank_figure import critical_difference as draw_ranks
 from mergebench.analysis.tables import Evidence
 
 _STYLE: dict[Any, Any] = {
@@ -193,9 +195,18 @@ def training(evidence: Evidence) -> Figure:
     return figure
 
 
+def critical_difference(evidence: Evidence) -> Figure:
+    """Mean ranks of this campaign and of the paper's tables, with the methods that Nemenyi's test cannot tell apart."""
+    tests = rank_tests(evidence)
+    names = {"performance": "Normalised performance, this campaign", "retention": "Retention, this campaign"}
+    names |= {"published_performance": "Normalised performance, paper's Table 7", "published_retention": "Retention, paper's Table 8"}
+    return draw_ranks({names[name]: test for name, test in tests.items()}, evidence.scope.methods)
+
+
 FIGURES: dict[str, Callable[[Evidence], Figure]] = {
     "multitask_performance": multitask_performance,
     "performance_forgetting": performance_forgetting,
+    "critical_difference": critical_difference,
     "runtime": runtime,
     "specialisation": specialisation,
     "training": training,

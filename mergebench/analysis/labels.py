@@ -10,8 +10,12 @@ SPECIALIST_PREFIX = "specialist_"
 UNTOUCHED_BASE = "untouched_base"
 """Table name of the control "the base as it is" (a column called `base` would clash with the row labels)."""
 
+BEST_SPECIALIST = "best_specialist"
+"""Table name of the control "the best single specialist"."""
+
 _TITLES = {
     UNTOUCHED_BASE: "Untouched base",
+    BEST_SPECIALIST: "Best single specialist",
     MULTITASK: "Multitask",
     "model_soup": "Model Soup",
     "task_arithmetic": "Task Arithmetic",

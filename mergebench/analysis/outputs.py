@@ -30,6 +30,10 @@ TABLES = (
     Output("headline", "Headline: performance, retention and cost", "", "Tables"),
     Output("normalised_performance", "Normalised performance (% of the specialists)", "Table 7", "Tables"),
     Output("forgetting", "Generalisation (% of the base)", "Table 8", "Tables"),
+    Output("uncertainty", "Uncertainty: intervals, and what cannot be separated from the best", "", "Statistics"),
+    Output("ranks", "Mean ranks over the bases", "", "Statistics"),
+    Output("claims", "The paper's claims, on its own tables and here", "Sections 4.1 to 4.4", "Statistics"),
+    Output("crosscheck", "Cross-check with the paper's Tables 7 and 8", "Tables 7, 8", "Statistics"),
     Output("runtime", "Run time of the merging methods", "Section 4.3", "Tables"),
     Output("specialisation", "Specialisation: domain scores in points (gain over the base)", "", "Tables"),
     Output("scores", "Raw scores of every model on every benchmark (points, higher is better)", "", "Tables"),
@@ -40,6 +44,7 @@ TABLES = (
 FIGURES = (
     Output("multitask_performance", "Normalised performance", "Figure 2", "Figures"),
     Output("performance_forgetting", "Performance against forgetting", "Figure 3", "Figures"),
+    Output("critical_difference", "Mean ranks and critical differences", "", "Figures"),
     Output("runtime", "Run time: algorithm and validation", "Figure 5", "Figures"),
     Output("specialisation", "Specialisation of the specialists", "", "Figures"),
     Output("training", "Losses while training", "", "Figures"),

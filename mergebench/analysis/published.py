@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
-from mergebench.catalogue import FOLDER
+from mergebench.catalogue import FOLDER, shipped
 
 OVERALL = "Overall"
 
@@ -33,3 +35,14 @@ def published_table(number: int) -> pd.DataFrame:
         paper's column order.
     """
     return pd.read_csv(FOLDER / "published" / _FILES[number], index_col="base").rename(columns=_METHODS)
+
+
+def published_bases() -> dict[str, dict[str, Any]]:
+    """The catalogue's entries of the bases of the two tables, by the name that the paper writes."""
+    entries = shipped("bases")
+    return {name: entries[slug] for slug, name in published_names().items()}
+
+
+def published_names() -> dict[str, str]:
+    """The paper's name of each of its bases, by the catalogue's."""
+    return {name.lower(): name for name in published_table(7).index if name != OVERALL}

@@ -41,7 +41,7 @@ def to_markdown(table: Table, warnings: Sequence[str] = ()) -> str:
     ]
     header = [_escape(table.headings.get(column, column)) for column in columns]
     widths = [max(3, *(len(line[i]) for line in [header, *body])) for i in range(len(columns))]
-    names = sum(frame[column].map(lambda value: isinstance(value, str)).all() and i < 2 for i, column in enumerate(columns))
+    names = sum(frame[column].map(lambda value: isinstance(value, str)).all() and i < table.names for i, column in enumerate(columns))
     aligned = [[_pad(cell, widths[i], left=i < names) for i, cell in enumerate(line)] for line in [header, *body]]
     rule = ["-" * width if i < names else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     lines = [f"| {' | '.join(line)} |" for line in [aligned[0], rule, *aligned[1:]]]

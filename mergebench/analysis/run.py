@@ -8,18 +8,22 @@ from mergebench.analysis.costs import method_costs, read_costs, read_searches
 from mergebench.analysis.efficiency import read_jobs
 from mergebench.analysis.fidelity import read_surrogates
 from mergebench.analysis.figures import draw, save
+from mergebench.analysis.inference_tables import TABLES as INFERENCE_TABLES
+from mergebench.analysis.items import item_files
 from mergebench.analysis.losses import read_losses
 from mergebench.analysis.outputs import FIGURE_FORMATS, FILENAMES, TABLE_FORMATS
 from mergebench.analysis.render import to_csv, to_markdown
 from mergebench.analysis.scope import Scope
 from mergebench.analysis.scores import read_scores, select
-from mergebench.analysis.tables import TABLES, Evidence
+from mergebench.analysis.tables import TABLES as RESULT_TABLES
+from mergebench.analysis.tables import Evidence
 from mergebench.analysis.winners import read_winners
 from mergebench.errors import MergebenchError
 
 if TYPE_CHECKING:
     from mergebench.artifacts import Job
 
+TABLES = RESULT_TABLES | INFERENCE_TABLES
 RENDERERS = {"csv": to_csv, "md": to_markdown}
 _OF_THE_WRAPPER = ("manifest", "cost")
 
@@ -27,10 +31,10 @@ _OF_THE_WRAPPER = ("manifest", "cost")
 def run(job: Job) -> dict[str, Any]:
     """Write the tables and figures whose file names the job's outputs have; any subset of `outputs.FILENAMES`.
 
-    Inputs: `scores` and `costs` (JSON records), `searches` (parquet logs) and `winners` (YAML) of tuning, `merges` (manifests of merged
-    models), `losses` (JSONL of training); each may be incomplete or absent, which shows as missing cells, and may hold more than the
-    campaign, which is left out.
-    Spec: see `Scope.from_spec`; its warnings stand in everything that is written.
+    Inputs: `scores` and `costs` (JSON records), `items` (parquet, of the scores), `searches` (parquet logs) and `winners` (YAML) of
+    tuning, `merges` (manifests of merged models), `losses` (JSONL of training); each may be incomplete or absent, which shows as
+    missing cells, and may hold more than the campaign, which is left out. Spec: see `Scope.from_spec`; its warnings stand in
+    everything that is written.
 
     Returns:
         Number of score records used, and the names of what was written.
@@ -43,9 +47,10 @@ def run(job: Job) -> dict[str, Any]:
     everything = read_scores(job.paths("scores"))
     scores = select(everything, scope)
     costs = method_costs(read_costs(job.paths("costs")), read_searches(job.paths("searches")), scope)
+    jobs, losses = read_jobs(job.paths("costs"), scope), read_losses(job.paths("losses"))
     surrogates = read_surrogates(everything, job.paths("searches"), job.paths("merges"), scope)
     winners = read_winners(job.paths("winners"), scope)
-    evidence = Evidence(scope, scores, costs, read_jobs(job.paths("costs"), scope), read_losses(job.paths("losses")), surrogates, winners)
+    evidence = Evidence(scope, scores, costs, jobs, losses, surrogates, winners, item_files(job.paths("items")))
 
     tables = {name: TABLES[name](evidence) for name in _stems(wanted, TABLE_FORMATS)}
     figures = {name: draw(name, evidence) for name in _stems(wanted, FIGURE_FORMATS)}

@@ -24,12 +24,13 @@ ROLES = (IN_DOMAIN, FORGETTING, SURROGATE)
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark: the domain whose specialist it is compared with, and what it is for."""
+    """One benchmark: the domain whose specialist it is compared with, what it is for, and how outcomes of items become its score."""
 
     name: str
     domain: str
     role: str
     title: str
+    aggregate: str
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,17 @@ class Scope:
     multitask: bool = True
     surrogates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    lineage: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Scope:
         """Read the worker's spec.
 
-        Keys: `bases`, `methods`, `domains` (lists, in table order); `benchmarks` ({name: {domain, role, title}}); `tuned`
-        (methods that have a grid and so a tune job); `statistics` ({method: kinds of statistics that it reads});
-        `multitask` (whether a multitask model is trained; true if absent); `surrogates` ({domain: names}; none if absent);
-        `warnings` (sentences that stand in every table and figure; none if absent).
+        Keys: `bases`, `methods`, `domains` (lists, in table order); `benchmarks` ({name: {domain, role, title, aggregate}}; how
+        items become a score, see `items.AGGREGATES`, a mean if absent); `tuned` (methods that have a grid and so a tune job);
+        `statistics` ({method: kinds of statistics that it reads}); `multitask` (whether a multitask model is trained; true if
+        absent); `lineage` ({base: {family, size, parameters, instruction_tuned}}, for the paper's claims; none if absent); `surrogates`
+        ({domain: names}; none if absent); `warnings` (sentences that stand in every table and figure; none if absent).
 
         Raises:
             MergebenchError: a key is absent, or a benchmark has an unknown role or domain.
@@ -71,7 +74,7 @@ class Scope:
                 raise MergebenchError(
                     f"Benchmark '{name}' of the analysis spec has domain {domain!r}; expected one of {', '.join(domains)}."
                 )
-            benchmarks.append(Benchmark(name, domain, role, entry.get("title", name)))
+            benchmarks.append(Benchmark(name, domain, role, entry.get("title", name), entry.get("aggregate", "mean")))
         return cls(
             bases=tuple(spec["bases"]),
             methods=tuple(spec["methods"]),
@@ -82,6 +85,7 @@ class Scope:
             multitask=spec.get("multitask", True),
             surrogates={domain: tuple(names) for domain, names in spec.get("surrogates", {}).items()},
             warnings=tuple(spec.get("warnings", ())),
+            lineage=spec.get("lineage", {}),
         )
 
     @property

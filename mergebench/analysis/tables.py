@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from mergebench.analysis.comparisons import ALPHA, best_group, compare
 from mergebench.analysis.efficiency import by_rule
 from mergebench.analysis.fidelity import EVERY_DOMAIN, EVERY_MODEL, FEWEST, MERGED, correlations, points
-from mergebench.analysis.labels import BASE, MERGED_PREFIX, MULTITASK, UNTOUCHED_BASE, model_of, model_title, signed, title
+from mergebench.analysis.labels import (
+    BASE,
+    BEST_SPECIALIST,
+    MERGED_PREFIX,
+    MULTITASK,
+    UNTOUCHED_BASE,
+    model_of,
+    model_title,
+    signed,
+    title,
+)
 from mergebench.analysis.normalise import (
     FLOOR,
     domain_scores,
@@ -24,10 +36,13 @@ from mergebench.analysis.normalise import (
     retention_cells,
     summarise,
 )
+from mergebench.analysis.resampling import RESAMPLES, resampled_scores
 from mergebench.analysis.scope import FORGETTING, IN_DOMAIN, SURROGATE, Scope
+from mergebench.analysis.uncertainty import ALL_DOMAINS, Draws, Where, carry
 
 OVERALL = "Overall"
 NOT_APPLICABLE = "n/a"
+MARK = " †"
 _LISTED = 12
 
 
@@ -36,7 +51,8 @@ class Table:
     """A table as data: `frame` goes to CSV; `display` (default: `frame`) to Markdown, with the notes under it.
 
     Floats are values, NaN is a missing one; strings are printed as they are. `decimals` says how many a column shows in
-    Markdown (1 if not given); one with 0 holds whole numbers, in CSV too.
+    Markdown (1 if not given); one with 0 holds whole numbers, in CSV too. Of the first `names` columns, those of strings are aligned
+    left.
     """
 
     name: str
@@ -45,6 +61,7 @@ class Table:
     display: pd.DataFrame | None = None
     headings: dict[str, str] = field(default_factory=dict)
     decimals: dict[str, int] = field(default_factory=dict)
+    names: int = 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,7 @@ class Evidence:
     losses: pd.DataFrame
     surrogates: pd.DataFrame
     winners: pd.DataFrame
+    items: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
 
     @cached_property
     def performance(self) -> pd.DataFrame:
@@ -73,6 +91,32 @@ class Evidence:
     def recovery(self) -> pd.DataFrame:
         """Cells of base-anchored recovery."""
         return recovery_cells(self.scores, self.scope)
+
+    @cached_property
+    def resampled(self) -> dict[tuple[str, str, str], np.ndarray]:
+        """Scores on resampled items by base, model and benchmark, for those whose items are there."""
+        return resampled_scores(self.scores, self.scope, self.items)
+
+    @cached_property
+    def draws(self) -> dict[str, Draws]:
+        """Performance, retention and recovery on resampled items."""
+        measures = {"performance": self.performance, "retention": self.retention, "recovery": self.recovery}
+        return {measure: carry(cells, self.resampled, RESAMPLES) for measure, cells in measures.items()}
+
+    def method_draws(self, measure: str, base: str) -> dict[str, np.ndarray]:
+        """A measure's draws of the methods on one base or overall; a method without a score has none."""
+        found = {method: self.draws[measure].get(Where(base, model_of(method), ALL_DOMAINS)) for method in self.scope.methods}
+        return {method: each for method, each in found.items() if each is not None}
+
+    @cached_property
+    def best_groups(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        """Methods that are not separable from the best, by measure and base; none where no items are known."""
+        found = {}
+        for measure in ("performance", "retention"):
+            for base in (*self.scope.bases, OVERALL):
+                draws = self.method_draws(measure, base)
+                found[measure, base] = best_group(draws, compare(draws))
+        return found
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -99,30 +143,40 @@ class Evidence:
 
 
 def normalised_performance(evidence: Evidence) -> Table:
-    """Layout of the paper's Table 7, with the untouched base and the multitask model as controls."""
+    """Layout of the paper's Table 7, with the untouched base, the best single specialist and the multitask model as controls."""
+    frame = _wide(evidence, "performance")
+    best = best_specialists(evidence)
+    frame.insert(2, BEST_SPECIALIST, [*best["share"], best["share"].mean(skipna=False)])
+    which = [f"{model_title(model)} ({base})" for base, model in best["model"].items() if isinstance(model, str)]
     return Table(
         "normalised_performance",
-        _wide(evidence, "performance"),
+        frame,
         [
             "Rule: score of the model / score of the domain's specialist, per benchmark; unweighted mean over the benchmarks of "
             "a domain, then over the domains, then over the bases (Overall). 100 = as good as five specialists.",
+            *([f"Best single specialist: {', '.join(which)}; chosen for this number, which flatters it."] if which else []),
+            *_mark_note(evidence, "performance"),
             *_gaps(evidence, evidence.performance, "its specialist scores"),
         ],
+        display=_marked(evidence, frame, "performance"),
         headings=_column_titles(evidence),
     )
 
 
 def forgetting(evidence: Evidence) -> Table:
     """Layout of the paper's Table 8: what is left of the base's general abilities."""
+    frame = _wide(evidence, "retention")
     return Table(
         "forgetting",
-        _wide(evidence, "retention"),
+        frame,
         [
             "Rule: score of the model / score of its base, per forgetting benchmark; unweighted mean over "
             f"{', '.join(benchmark.title for benchmark in evidence.scope.of_role(FORGETTING))}, then over the bases (Overall). "
             "100 = nothing forgotten.",
+            *_mark_note(evidence, "retention"),
             *_gaps(evidence, evidence.retention, "the base scores"),
         ],
+        display=_marked(evidence, frame, "retention"),
         headings=_column_titles(evidence),
     )
 
@@ -235,12 +289,14 @@ def headline(evidence: Evidence) -> Table:
     unpriced = frame["method"].isin([UNTOUCHED_BASE, MULTITASK]) | (frame["base"] == OVERALL)
     for column in ("algorithm_seconds", "validation_seconds", "peak_memory_mib"):
         frame[column] = pd.Series(costs[column].to_numpy(), dtype=object).mask(unpriced, NOT_APPLICABLE)
+    frame["best_group"] = [_in_best_group(evidence, "performance", *row) for row in zip(frame["base"], frame["method"], strict=True)]
     if len(evidence.scope.bases) == 1:
         frame = frame[frame["base"] != OVERALL]
-    display = frame.drop(columns="standard_error").assign(
+    display = frame.drop(columns=["standard_error", "best_group"]).assign(
         method=frame["method"].map(title),
         normalised_performance=[
-            _with_error(value, error) for value, error in zip(frame["normalised_performance"], frame["standard_error"], strict=True)
+            _with_error(value, error) + (MARK if group == "yes" else "")
+            for value, error, group in zip(frame["normalised_performance"], frame["standard_error"], frame["best_group"], strict=True)
         ],
     )
     return Table(
@@ -251,6 +307,7 @@ def headline(evidence: Evidence) -> Table:
             "from the number of scored items (delta method; merged models and specialists).",
             "Recovery: (model - base) / (specialist - base), same means: 0 = untouched base, 100 = specialists. "
             "Retention: % of the base's score on the forgetting benchmarks.",
+            *_mark_note(evidence, "performance"),
             *_gaps(evidence, evidence.performance, "its specialist scores"),
             *_gaps(evidence, evidence.recovery, "its specialist gains", missing=False),
             *_gaps(evidence, evidence.retention, "the base scores"),
@@ -431,7 +488,40 @@ def _wide(evidence: Evidence, measure: str) -> pd.DataFrame:
 
 
 def _column_titles(evidence: Evidence) -> dict[str, str]:
-    return {"base": "Base", **{name: title(name) for name in evidence.scope.compared}}
+    return {"base": "Base", **{name: title(name) for name in (BEST_SPECIALIST, *evidence.scope.compared)}}
+
+
+def best_specialists(evidence: Evidence) -> pd.DataFrame:
+    """The specialist with the highest normalised performance over all domains, by base in campaign order: `model` and `share` in
+    percent, both NaN where a specialist lacks a score."""
+    shares = summarise(evidence.performance)["share"].unstack("model")
+    shares = 100 * shares.reindex(index=list(evidence.scope.bases), columns=list(evidence.scope.specialists))
+    complete = shares.dropna()
+    best = pd.DataFrame({"model": complete.idxmax(axis=1), "share": complete.max(axis=1)})
+    return best.reindex(list(evidence.scope.bases))
+
+
+def _in_best_group(evidence: Evidence, measure: str, base: str, method: str) -> str:
+    group = evidence.best_groups[measure, base]
+    return NOT_APPLICABLE if method not in evidence.scope.methods or not group else "yes" if method in group else "no"
+
+
+def _marked(evidence: Evidence, frame: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The values as text, those of methods that are not separable from the best of their row with a mark."""
+    display = frame.astype(object)
+    for position, base in enumerate(frame["base"]):
+        for method in evidence.best_groups[measure, base]:
+            display.loc[position, method] = f"{frame.loc[position, method]:.1f}{MARK}"
+    return display
+
+
+def _mark_note(evidence: Evidence, measure: str) -> list[str]:
+    if not any(group for (which, _), group in evidence.best_groups.items() if which == measure):
+        return []
+    return [
+        f"{MARK.strip()} Not separable from the best method of its base at {100 * ALPHA:.0f} %: paired on the same items, corrected for "
+        "the number of pairs of methods (Holm). The table `uncertainty` has intervals and p-values."
+    ]
 
 
 def _gaps(evidence: Evidence, cells: pd.DataFrame, why: str, *, missing: bool = True) -> list[str]:

@@ -23,7 +23,7 @@ from mergebench.tiny.shipped import shipped
 from mergebench.training import recipes, specialists
 from mergebench.training.tokens_key import tokens_key
 from mergebench.workflow.questions import REFERENCE, names_of, questions, similar
-from mergebench.workflow.task_files import deferred
+from mergebench.workflow.task_files import aggregate, deferred
 
 # The module whose `run` executes a stage; its import closure is the code that makes the stage's outputs stale.
 MODULES = {
@@ -51,6 +51,7 @@ FILES = {"train": ("training/deepspeed/zero2.json", "training/deepspeed/zero3.js
 GRPO_DATA = "train_math_grpo"
 APART = "_apart"  # ends the names of rules for scores that were asked for alone
 SETTLED = ("judge", "allow_weak_sandbox", "timeout_seconds")  # settings that decide a score, but no answer
+LINEAGE = ("family", "size", "parameters", "instruction_tuned")  # what the paper's claims tell bases apart by
 SPECTRUM = "spectrum"  # as `analysis.costs` calls what the vectors stage measures
 SEARCHED = ("search.parquet", "outcomes.parquet", "curve.parquet", "best.yaml")  # what the search of a method leaves
 
@@ -864,7 +865,11 @@ class Plan:
             "multitask": self.preset.training.multitask is not None,
             "domains": self.domains,
             "statistics": {m: [*declared()[m].statistics, *([SPECTRUM] if declared()[m].spectra else [])] for m in self.methods},
-            "benchmarks": {b: {"domain": entries[b]["domain"], "role": self._role(b), "title": entries[b]["title"]} for b in shown},
+            "benchmarks": {
+                b: {"domain": entries[b]["domain"], "role": self._role(b), "title": entries[b]["title"], "aggregate": aggregate(b)}
+                for b in shown
+            },
+            "lineage": {b: {"family": b, **{k: v for k, v in catalogue.bases()[b].items() if k in LINEAGE}} for b in self.bases},
             "surrogates": self.surrogates,
             **({"warnings": self.warnings} if self.warnings else {}),
         }

@@ -29,6 +29,12 @@ def deferred(benchmark: str) -> str | None:
     return kind
 
 
+def aggregate(benchmark: str) -> str:
+    """How outcomes of items become the benchmark's score (`metadata.aggregate`)."""
+    name: str = _task(benchmark)["metadata"]["aggregate"]
+    return name
+
+
 def generation(benchmark: str, protocol: str) -> tuple[int, int | None]:
     """Answers per prompt and the limit of tokens of each under a protocol; None: nothing is generated, or the include says."""
     task = _task(benchmark)

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from mergebench.analysis.costs import method_costs, read_costs, read_searches
 from mergebench.analysis.efficiency import BEFORE_GRPO, MATHEMATICS, read_jobs
 from mergebench.analysis.fidelity import read_surrogates
+from mergebench.analysis.items import item_files
 from mergebench.analysis.losses import read_losses
 from mergebench.analysis.scope import Scope
 from mergebench.analysis.scores import read_scores, select
@@ -73,6 +75,7 @@ class Campaign:
     standard_error: float | None = 0.02
     multitask: bool = True
     warnings: list[str] = field(default_factory=list)
+    lineage: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -88,6 +91,7 @@ class Campaign:
             "statistics": {method: STATISTICS[method] for method in self.methods if method in STATISTICS},
             "surrogates": {domain: [name] for domain, name in SURROGATES.items()},
             "warnings": self.warnings,
+            "lineage": self.lineage,
         }
 
     @property
@@ -135,6 +139,13 @@ class Campaign:
         }
         return _write(self.score_path(base, model, benchmark), record | changes)
 
+    def write_items(self, base: str, model: str, benchmark: str, outcomes: Any) -> Path:
+        """Items with these outcomes, and the record of their mean."""
+        self.write_score(base, model, benchmark, float(np.nanmean(outcomes)))
+        items = [f"{benchmark}/{number:04d}" for number in range(len(outcomes))]
+        path = self.score_path(base, model, benchmark).with_suffix(".items.parquet")
+        return write_items(path, items, outcomes)
+
     def write_method_costs(self, base: str, method: str, position: int) -> None:
         for kind in STATISTICS.get(method, []):
             for domain in DOMAINS:
@@ -177,6 +188,7 @@ class Campaign:
     def inputs(self) -> dict[str, list[Path]]:
         return {
             "scores": sorted(self.root.glob("scores/**/*.json")),
+            "items": sorted(self.root.glob("scores/**/*.items.parquet")),
             "costs": sorted(self.root.glob("costs/**/*.json")),
             "searches": sorted(self.root.glob("tuning/**/search.parquet")),
             "winners": sorted(self.root.glob("tuning/**/best.yaml")),
@@ -196,11 +208,23 @@ class Campaign:
     def evidence(self) -> Evidence:
         inputs = self.inputs
         costs = method_costs(read_costs(inputs["costs"]), read_searches(inputs["searches"]), self.scope)
-        jobs = read_jobs(inputs["costs"], self.scope)
+        jobs, losses = read_jobs(inputs["costs"], self.scope), read_losses(inputs["losses"])
         everything = read_scores(inputs["scores"])
         surrogates = read_surrogates(everything, inputs["searches"], inputs["merges"], self.scope)
-        losses, winners = read_losses(inputs["losses"]), read_winners(inputs["winners"], self.scope)
-        return Evidence(self.scope, select(everything, self.scope), costs, jobs, losses, surrogates, winners)
+        winners = read_winners(inputs["winners"], self.scope)
+        scores, items = select(everything, self.scope), item_files(inputs["items"])
+        return Evidence(self.scope, scores, costs, jobs, losses, surrogates, winners, items)
+
+
+def write_items(path: Path, items: Any, outcomes: Any, groups: Any = None, extra: Any = None, responses: Any = None) -> Path:
+    """An item file as evaluation writes it."""
+    blank = [""] * len(items)
+    columns = {"item": items, "outcome": np.asarray(outcomes, dtype=float), "group": blank if groups is None else groups}
+    columns |= {"response": blank if responses is None else responses, "extracted": pd.Series(blank, dtype=object)}
+    columns["extra"] = ["{}"] * len(items) if extra is None else [json.dumps(each) for each in extra]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(columns).to_parquet(path, index=False, compression="zstd")
+    return path
 
 
 def _write(path: Path, record: dict[str, Any]) -> Path:

@@ -1,0 +1,71 @@
+"""Paired tests between methods on the same items, corrected for their number, and the methods that the best is not separable from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mergebench.analysis.distributions import normal_two_sided
+from mergebench.analysis.uncertainty import LEVEL
+
+ALPHA = 1 - LEVEL
+SAME = 1e-9
+COLUMNS = ["better", "worse", "difference", "low", "high", "p", "p_holm"]
+
+
+def compare(draws: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Test every pair of methods.
+
+    Both methods of a pair are resampled on the same items, so that the standard deviation of the difference's draws is that of a
+    paired comparison. z = difference / deviation is referred to the normal distribution: a share of draws beyond zero could not
+    be smaller than one in their number, which a correction for many pairs would use up. All pairs are one family of Holm's
+    correction, because it is the data that say which method is the best.
+
+    Args:
+        draws: by method, the value and then its draws (`uncertainty.Draws`); methods without known draws are left out.
+
+    Returns:
+        Frame with `COLUMNS`: differences in percentage points with percentile intervals, not corrected, of a pair's draws.
+    """
+    known = {method: each for method, each in draws.items() if np.isfinite(each).all()}
+    rows = []
+    for one, other in itertools.combinations(known, 2):
+        better, worse = (one, other) if known[one][0] >= known[other][0] else (other, one)
+        difference = known[better] - known[worse]
+        low, high = np.percentile(difference[1:], [50 * ALPHA, 100 - 50 * ALPHA])
+        rows.append((better, worse, difference[0], low, high, _p(difference[0], float(difference[1:].std(ddof=1)))))
+    frame = pd.DataFrame(rows, columns=COLUMNS[:-1])
+    return frame.assign(p_holm=holm(frame["p"].tolist()))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given. Holm 1979, Scandinavian Journal of Statistics 6."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def best(draws: Mapping[str, np.ndarray]) -> str | None:
+    """The method with the highest value among those with known draws; None without any."""
+    known = {method: each[0] for method, each in draws.items() if np.isfinite(each).all()}
+    return max(known, key=lambda method: known[method]) if known else None
+
+
+def best_group(draws: Mapping[str, np.ndarray], pairs: pd.DataFrame) -> tuple[str, ...]:
+    """The best method and those that are not separable from it at `ALPHA`, in the order given."""
+    top = best(draws)
+    against = pairs[pairs["better"] == top].set_index("worse")["p_holm"]
+    inside = {top, *against.index[against >= ALPHA]}
+    return tuple(method for method in draws if method in inside)
+
+
+def _p(difference: float, deviation: float) -> float:
+    if abs(difference) < SAME:
+        return 1.0
+    return normal_two_sided(difference / deviation) if deviation > SAME else 0.0
