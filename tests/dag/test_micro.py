@@ -84,12 +84,15 @@ def test_changing_one_grid_reruns_that_method_only(campaign):
     assert "method=ties" in campaign.run("--dry-run", warm=False)
 
 
+@pytest.mark.long
 def test_one_job_for_a_base_tunes_what_a_job_per_method_tunes(campaign):
     tuning = campaign.results / f"tuning/{BASE}"
     before = {path.parent.name: path.read_bytes() for path in tuning.glob("*/best.yaml")}
     config = campaign.folder / "config.yaml"
     head, micro = config.read_text().split("\n  micro: &micro\n", 1)
     config.write_text(f"{head}\n  micro: &micro\n    tuning: {{fused: true}}\n{micro}")
+    assert campaign.planned() == {}, "who asks for one job after the searches gets no new ones"
+    shutil.rmtree(tuning)
     planned = campaign.planned()
     assert planned["tune_base"] == 1
     assert "tune" not in planned

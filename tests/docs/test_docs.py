@@ -33,9 +33,9 @@ def cheap(command: Command) -> bool:
 
 
 def works(done: subprocess.CompletedProcess[str], command: str) -> bool:
-    """Whether a command did its work; `doctor` also where it finds Slurm's commands without a Slurm, which many a machine has."""
-    found = set(re.findall(r"^FAILED +(\S+)", done.stdout, re.MULTILINE))
-    return done.returncode == 0 or ("doctor" in command and found == {"Slurm"})
+    """Whether a command did its work. That of `doctor` is to tell, whatever it finds on this machine."""
+    told = re.search(r"^\d+ ok, .*\d+ FAILED", done.stdout, re.MULTILINE)
+    return done.returncode == 0 or ("doctor" in command and done.returncode == 1 and told is not None)
 
 
 def of(program: str) -> list[Command]:
@@ -56,6 +56,7 @@ def test_every_command_is_of_a_kind_that_is_checked_here():
     assert [c for c in ALL if c.words[0] not in COMMANDS] == []
 
 
+@pytest.mark.long
 def test_cheap_commands_work_as_printed(copy: Copy):
     printed = dict.fromkeys(c.text for c in ALL if cheap(c) and c.page != "CONTRIBUTING.md")
     # Other examples read the base that docs/models.md makes.

@@ -55,6 +55,7 @@ def inputs(tmp_path_factory):
     return {"base": base, "specialist": write_specialist(base, folder), "data": data}
 
 
+@pytest.mark.long
 def test_two_processes_that_were_ended_give_what_one_gives(tmp_path, inputs):
     before = {name: inventory(path) for name, path in inputs.items()}
     alone, shared = tmp_path / "alone", tmp_path / "shared"

@@ -14,7 +14,6 @@ from mergebench.training import run as stage
 from tests.unit.training.pico import sft_spec, sums, training_job, words, write_pico, write_rows
 
 ROOT = Path(__file__).parents[3]
-pytestmark = pytest.mark.long
 STEPS = 5
 LORA = {"rank": 4, "alpha": 8}
 
