@@ -10,15 +10,19 @@ the same difficulty of an item for all models. Not a test: nothing here fails on
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+# A script's own folder is searched first, and statistics.py there would stand before Python's module of that name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +30,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
 
 LANGUAGES = ("de", "es", "fr", "ru")
 WORDS = 60

@@ -6,16 +6,20 @@ Each base is evaluated with one job per benchmark. The larger campaign adds synt
 a Markdown table with seconds, peak memory and jobs per rule, as docs/planning.md has it.
 """
 
+import sys
+from pathlib import Path
+
+# A script's own folder is searched first, and statistics.py there would stand before Python's module of that name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 
 import yaml
 

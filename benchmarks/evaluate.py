@@ -10,6 +10,12 @@ Real files are used for the benchmarks whose files MERGEBENCH_REAL_DATA has. Not
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+# A script's own folder is searched first, and statistics.py there would stand before Python's module of that name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import contextlib
 import importlib.metadata
@@ -17,16 +23,13 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
 ROUNDS = 3
 EXAMPLES = 3
 

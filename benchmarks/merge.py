@@ -9,6 +9,12 @@ mapped input files are not in it. Not a test: nothing here fails.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+# A script's own folder is searched first, and statistics.py there would stand before Python's module of that name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import json
 import os
@@ -17,15 +23,13 @@ import resource
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import synthetic
+from benchmarks import synthetic
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCALES = [step / 10 for step in range(1, 11)]
@@ -285,7 +289,7 @@ def _children() -> float:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(Path(__file__).resolve().parent)])}
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
 if __name__ == "__main__":

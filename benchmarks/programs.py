@@ -6,13 +6,18 @@ The samples of a problem differ in a comment, so that each runs. Prints a Markdo
 the CPU time of one program, and what the campaign's 542 problems with 10 samples would take, as docs/evaluation-code.md has it.
 """
 
+import sys
+from pathlib import Path
+
+# A script's own folder is searched first, and statistics.py there would stand before Python's module of that name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import json
 import os
 import resource
 import tempfile
 import time
-from pathlib import Path
 
 from mergebench.artifacts import Job, execute
 from mergebench.data import prepare

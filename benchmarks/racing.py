@@ -11,10 +11,15 @@ a full grid whose budget is as many evaluations (`tuning.budget`), and of a cand
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+# A script's own folder is searched first, and statistics.py there would stand before Python's module of that name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import mean
 
 import pandas as pd

@@ -17,6 +17,12 @@ any time), and on a GPU the most that its allocator held. "computed" is what the
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+# A script's own folder is searched first, and statistics.py there would stand before Python's module of that name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import hashlib
 import json
@@ -25,21 +31,18 @@ import platform
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks import synthetic  # noqa: E402
-from mergebench import catalogue  # noqa: E402
-from mergebench.merging.statistics.settings import KINDS  # noqa: E402
-from mergebench.workflow.estimates import FLOAT_RATE, LINK_RATE, MATRIX_RATE, STREAM_RATE  # noqa: E402
-from mergebench.workflow.statistics_cost import GB, cost  # noqa: E402
+from benchmarks import synthetic
+from mergebench import catalogue
+from mergebench.merging.statistics.settings import KINDS
+from mergebench.workflow.estimates import FLOAT_RATE, LINK_RATE, MATRIX_RATE, STREAM_RATE
+from mergebench.workflow.statistics_cost import GB, cost
 
 TARGETS = ("llama-3.1-8b", "gemma-2-9b")
 ROWS, TOKENS = 1000, 400  # of the paper's calibration sets
@@ -103,7 +106,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Path]:
         link = models / name / "weights"
         link.unlink(missing_ok=True)
         link.symlink_to(source.resolve())
-        write_tokenizer(source)
+        synthetic.write_tokenizer(source)
     data = folder / "train_math"
     data.mkdir(exist_ok=True)
     rng = random.Random(0)
@@ -121,22 +124,6 @@ def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Path]:
     (data / "manifest.json").write_text(json.dumps({"dataset": "train_math", "files": files}))
     weights = {name: models / folder / "weights" for name, folder in (("base", "base"), ("specialist", "specialist_math"))}
     return {**weights, "data": data / "manifest.json"}
-
-
-def write_tokenizer(folder: Path) -> None:
-    """A tokenizer of words, into a folder of weights."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"t{i}" for i in range(4, synthetic.VOCABULARY))]
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    template = (
-        "{{ bos_token }}{% for m in messages %} {{ m['content'] }}{% if m['role'] != 'user' %} {{ eos_token }}{% endif %}{% endfor %}"
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>", chat_template=template
-    ).save_pretrained(folder)
 
 
 def measure(kind: str, rows: int, chosen: dict[str, Any], folder: Path, inputs: dict[str, Path], options: argparse.Namespace) -> Found:

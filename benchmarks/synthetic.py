@@ -61,6 +61,22 @@ def write_family(folder: Path, size: str, specialists: int = 5) -> tuple[Path, l
     return base, made
 
 
+def write_tokenizer(folder: Path, size: int = VOCABULARY) -> None:
+    """A tokenizer of words, into a folder of weights."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"t{i}" for i in range(4, size))]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    template = (
+        "{{ bos_token }}{% for m in messages %} {{ m['content'] }}{% if m['role'] != 'user' %} {{ eos_token }}{% endif %}{% endfor %}"
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>", chat_template=template
+    ).save_pretrained(folder)
+
+
 def _write(folder: Path, size: str, random: np.random.Generator, base: Path | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pool = random.standard_normal(POOL, dtype=np.float32)

@@ -15,6 +15,12 @@ peak of the device for dense bfloat16, from its data sheet (`PEAKS`, or --peak-t
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+# A script's own folder is searched first, and statistics.py there would stand before Python's module of that name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import itertools
 import json
@@ -23,15 +29,12 @@ import platform
 import random
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
 
 PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12}  # the first that fits
 SHAPES: dict[str, dict[str, Any]] = {
@@ -73,19 +76,12 @@ def main() -> None:
 def prepare(folder: Path, kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Write the model, its tokenizer and the samples; returns these."""
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from benchmarks import synthetic
 
     shape = SHAPES[kind]
-    words = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"t{i}" for i in range(4, shape["vocab_size"]))]
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    template = (
-        "{{ bos_token }}{% for m in messages %} {{ m['content'] }}{% if m['role'] != 'user' %} {{ eos_token }}{% endif %}{% endfor %}"
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>", chat_template=template
-    ).save_pretrained(folder / "model")
+    synthetic.write_tokenizer(folder / "model", shape["vocab_size"])
     torch.manual_seed(0)
     config = LlamaConfig(
         **shape,

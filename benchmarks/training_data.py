@@ -6,6 +6,12 @@ Rows are made of random words (Zipf) in the lengths of DART-Math; the tokenizer 
 pre-tokenizer, trained on them. Nothing is fetched. Prints a table and, last, one line of JSON.
 """
 
+import sys
+from pathlib import Path
+
+# A script's own folder is searched first, and statistics.py there would stand before Python's module of that name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import json
 import multiprocessing
@@ -16,7 +22,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
-from pathlib import Path
 
 from mergebench.artifacts import Job, execute, read_json
 from mergebench.training.shards.store import open_tokens

@@ -13,6 +13,12 @@ everything that runs on the machine; CPU seconds are those of the processes meas
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+# A script's own folder is searched first, and statistics.py there would stand before Python's module of that name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import importlib.metadata
 import json
@@ -22,15 +28,12 @@ import resource
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
 METHOD = "ties"
 NOISE = 0.2
 SCALES = (0.3, 0.5, 0.7, 0.9)

@@ -9,7 +9,7 @@ file of the job's state. A layer is the unit that an interrupted job, which also
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -101,6 +101,34 @@ def token_ids(rows: Sequence[Example]) -> torch.Tensor:
     return torch.tensor([row.input_ids + [0] * (longest - len(row.input_ids)) for row in rows])
 
 
+def pass_on(
+    decoder: StagedDecoder,
+    stage: int,
+    rows: Sequence[Example],
+    batches: Iterable[Sequence[int]],
+    before: HiddenStates | None,
+    after: HiddenStates,
+) -> None:
+    """Pass rows through a stage whose weights the decoder holds; both files of hidden states are closed.
+
+    Args:
+        rows: All rows.
+        batches: Which of them go together.
+        before: Their states before the stage; None before the embedding.
+        after: Gets their states after it.
+    """
+    for batch in batches:
+        if before is None:
+            hidden = decoder.embed(token_ids([rows[row] for row in batch]))
+        else:
+            hidden = decoder.layer(stage, before.read(batch, decoder.device))
+        after.write(batch, hidden)
+    after.flush()
+    after.close()
+    if before is not None:
+        before.close()
+
+
 class _Walk:
     """One task's rows on their way through the specialist."""
 
@@ -185,16 +213,7 @@ class _Walk:
         """Pass the hidden states of this process's rows through a stage that need not be measured."""
         before, after = (self._states(stage - 1) if stage else None), self._states(stage)
         with self.decoder.holding(self._read(stage)):
-            for batch in self._own_batches():
-                if before is None:
-                    out = self.decoder.embed(token_ids([self.rows[row] for row in batch]))
-                else:
-                    out = self.decoder.layer(stage, before.read(batch, self.task.device))
-                after.write(batch, out)
-        after.flush()
-        after.close()
-        if before is not None:
-            before.close()
+            pass_on(self.decoder, stage, self.rows, self._own_batches(), before, after)
 
     def _own_batches(self) -> list[list[int]]:
         """This process's rows as `sum_rows` deals and batches them."""

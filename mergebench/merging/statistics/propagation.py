@@ -176,16 +176,7 @@ class LayerInputs:
 
     def _pass_on(self, stage: int, domain: str) -> None:
         before, after = (self._states(stage - 1, domain) if stage else None), self._states(stage, domain)
-        for batch in self._batches[domain]:
-            if before is None:
-                hidden = self.decoder.embed(gram.token_ids([self._rows[domain][row] for row in batch]))
-            else:
-                hidden = self.decoder.layer(stage, before.read(batch, self.decoder.device))
-            after.write(batch, hidden)
-        after.flush()
-        after.close()
-        if before is not None:
-            before.close()
+        gram.pass_on(self.decoder, stage, self._rows[domain], self._batches[domain], before, after)
 
     def _states(self, stage: int, domain: str) -> HiddenStates:
         path = self._parts.folder / f"hidden-{stage}-{domain}.bin"

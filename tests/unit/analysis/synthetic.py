@@ -227,6 +227,13 @@ def write_items(path: Path, items: Any, outcomes: Any, groups: Any = None, extra
     return path
 
 
+def cut_off(figure: Any) -> bool:
+    """Whether something of a figure lies outside its picture."""
+    figure.canvas.draw()
+    tight, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    return bool(min(tight.x0, tight.y0, width - tight.x1, height - tight.y1) < 0)
+
+
 def _write(path: Path, record: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record), encoding="utf-8")
