@@ -44,6 +44,7 @@ BASE = "tiny-llama-strong"
 # What a test changes of the profile: jobs are asked about every three seconds, and no more run at once than two cores can bear.
 QUICK = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "20", "--jobs", "4")
 COST_TABLE = "efficiency.csv"
+COST_CLAIMS = ("C15,", "C16,", "C19,")  # about run time and memory
 COST_COLUMNS = ("algorithm_seconds", "validation_seconds", "total_seconds", "peak_memory_mib")
 
 
@@ -229,7 +230,7 @@ class ClusterCampaign(Campaign):
         return next((lease.parent for lease in leases if lease.read_text().startswith(f"process {pid} on ")), None)
 
     def tables(self) -> dict[str, str]:
-        """The tables, without the table and the columns that say what a run cost."""
+        """The tables, without the table, the columns and the claims that say what a run cost."""
         return {path.name: _without_costs(path) for path in sorted(self.results.glob("tables/*.csv")) if path.name != COST_TABLE}
 
     def jobs(self, word: str = "", *, state: str = "") -> list[SlurmJob]:
@@ -241,6 +242,6 @@ class ClusterCampaign(Campaign):
 
 
 def _without_costs(table: Path) -> str:
-    header, *rows = (line.split(",") for line in table.read_text().splitlines())
+    header, *rows = (line.split(",") for line in table.read_text().splitlines() if not line.startswith(COST_CLAIMS))
     kept = [i for i, column in enumerate(header) if column not in COST_COLUMNS]
     return "\n".join(",".join(row[i] for i in kept) for row in (header, *rows))

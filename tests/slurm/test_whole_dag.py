@@ -14,7 +14,7 @@ from tests.slurm.cluster import Cluster
 pytestmark = pytest.mark.slurm
 LOCAL = ("admit", "fetch_base", "fetch_data", "fetch_training_data", "analyse", "official", "all")
 LOCAL_JUDGING = ("judge", "judge_surrogates", "settle_safety", "settle_safety_surrogates")
-STAGES = ("decontaminate", "tokenise", "train", "vectors", "statistics", "tune", "merge", "evaluate", "settle")
+STAGES = ("decontaminate", "tokenise", "train", "vectors", "statistics", "tune", "merge", "evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,8 @@ def test_every_job_but_the_local_ones_ran_on_the_cluster_once(whole):
 def test_every_stage_was_worked_on_inside_its_job(whole):
     records = [json.loads(path.read_text()) for stage in STAGES for path in whole.results.glob(f"costs/{stage}/**/*.json")]
     assert {record["run"]["slurm_job_id"] for record in records} == {job.number for job in whole.jobs()}
+    local = [json.loads(path.read_text()) for path in whole.results.glob("costs/settle/**/*.json")]
+    assert {record["run"]["slurm_job_id"] for record in local} == {None}, "what needs no model is settled where the controller runs"
 
 
 def test_the_tables_are_there(whole):
