@@ -45,8 +45,11 @@ def test_cancelled_jobs_a_lost_node_and_a_restarted_controller(cluster: Cluster,
     cluster.start_controller()
     workflow.finish()
 
-    assert [job.state for job in campaign.jobs(EVALUATED_BASE)] == ["CANCELLED", "COMPLETED"]
-    assert [job.state for job in campaign.jobs(EVALUATED_MULTITASK)] == ["CANCELLED", "COMPLETED"]
+    for word in (EVALUATED_BASE, EVALUATED_MULTITASK):
+        cancelled, *cut_off, completed = campaign.jobs(word)
+        assert (cancelled.state, completed.state) == ("CANCELLED", "COMPLETED")
+        # A job that begins its step just then fails, because srun asks the controller for it.
+        assert [job.number for job in cut_off if "Unable to contact slurm controller" not in job.log] == []
     assert "Slurm answers again" in workflow.output
     assert campaign.tables() == finished.tables()
     # What was edited during the run is stale now: one search by its code, one by its grid, all merges by their rule.
