@@ -41,7 +41,7 @@ endef
 test: $(VENV)/.installed-dev ## run the tests
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-long: $(VENV)/.installed-dev ## kill and restart whole workflows and launched processes (about 6 minutes)
+test-long: $(VENV)/.installed-dev ## kill and restart whole workflows and launched processes (about 8 minutes)
 	$(BIN)/python -m pytest $(PARALLEL) -m long
 
 test-real: $(VENV)/.installed-dev ## score the authors' real files, in the folder that MERGEBENCH_REAL_DATA names (about 10 minutes)
