@@ -30,11 +30,11 @@ demo-full: $(VENV)/.installed ## the same with all four twins
 	@$(SNAKEMAKE) --profile profiles/tiny --config preset=tiny-full
 	@$(call report,tiny-full)
 
-# Snakemake's HTML report is made anew when a table is newer than it.
+# Snakemake's own report is made anew when ours is newer than it.
 define report
-if [ ! results/$(1)/report.html -nt results/$(1)/tables/headline.csv ]; then \
-  $(BIN)/snakemake --profile profiles/tiny --config preset=$(1) --report results/$(1)/report.html > results/$(1)/logs/report.log 2>&1 \
-  || { cat results/$(1)/logs/report.log; exit 1; }; fi; \
+if [ ! results/$(1)/snakemake-report.html -nt results/$(1)/report/index.html ]; then \
+  $(BIN)/snakemake --profile profiles/tiny --config preset=$(1) --report results/$(1)/snakemake-report.html \
+    > results/$(1)/logs/snakemake-report.log 2>&1 || { cat results/$(1)/logs/snakemake-report.log; exit 1; }; fi; \
 $(BIN)/mergebench show --results results/$(1)
 endef
 
@@ -50,7 +50,7 @@ test-real: $(VENV)/.installed-dev ## score the authors' real files, in the folde
 test-slurm: $(VENV)/.installed-dev ## start a Slurm on this machine, run the workflow on it and break things (about 25 minutes; needs root)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -m slurm tests/slurm --durations=0
 
-test-vllm: ## run vLLM on this machine's CPU, in an environment of its own, .venv-vllm (about 6 minutes once it is made, 3 GB)
+test-vllm: ## run vLLM on this machine's CPU, in an environment of its own, .venv-vllm (about 8 minutes once it is made, 3 GB)
 	@if $(MAKE) --no-print-directory $(VLLM)/.installed > $(VLLM).log 2>&1; \
 	then $(VLLM)/bin/python -m pytest -m vllm tests/vllm --durations=0; \
 	else echo "no vLLM can be tested here: $$(grep -v '^make' $(VLLM).log | tail -n 1) (all of it in $(VLLM).log)"; fi

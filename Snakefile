@@ -25,6 +25,7 @@ include: "rules/merge.smk"
 include: "rules/evaluate.smk"
 include: "rules/storage.smk"
 include: "rules/analyse.smk"
+include: "rules/report.smk"
 
 
 rule all:

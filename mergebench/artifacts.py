@@ -24,6 +24,7 @@ from mergebench import attempts
 from mergebench.attempts import AGAIN as AGAIN  # for the stages, which get all they need of a job here
 from mergebench.attempts import Interrupted as Interrupted
 from mergebench.costs import PeakMemory, cost_record, gpus_held
+from mergebench.energy import EnergyMeter
 from mergebench.errors import MergebenchError
 
 MANIFEST = "manifest.json"
@@ -237,7 +238,7 @@ def execute(module: ModuleType | Stage, job: Job) -> None:
             return
         job.state.mkdir(parents=True, exist_ok=True)  # the process that held the lease may have removed it
         remove_abandoned(job)
-        with attempts.recorded(job.state, gpus_held(job.requested)) as attempt, PeakMemory() as memory:
+        with attempts.recorded(job.state, gpus_held(job.requested)) as attempt, PeakMemory() as memory, EnergyMeter() as energy:
             started = time.monotonic()
             try:
                 payload = module.run(job)
@@ -245,7 +246,8 @@ def execute(module: ModuleType | Stage, job: Job) -> None:
                     write_json(job.staging("manifest"), describe(job, payload))
                 if "cost" in job.outputs:
                     seconds = time.monotonic() - started
-                    record = cost_record(subject(job), seconds, memory, attempt, job.requested, job.ranks, job.timings, job.memory)
+                    asked = (attempt, job.requested)
+                    record = cost_record(subject(job), seconds, memory, energy, *asked, job.ranks, job.timings, job.memory)
                     write_json(job.staging("cost"), record)
                 publish(job)
             except Exception as error:

@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     run = _verb(verbs, "run", run_stage, "run one stage, as the rules of the workflow do")
     stages = (
         "fetch_base | prepare | decontaminate | tokenise | import | train | vectors | statistics | tune | tune_base | merge | evaluate"
-        " | judge | settle | analyse"
+        " | judge | settle | analyse | report"
     )
     run.add_argument("stage", help=stages)
     run.add_argument("--spec", required=True, help="JSON: all that decides the result")
@@ -108,8 +108,44 @@ def parser() -> argparse.ArgumentParser:
 
     _verb(verbs, "methods", list_methods, "list the merging methods with parameters, grids and references")
 
-    show = _verb(verbs, "show", show_results, "print the headline table of a finished run")
+    show = _verb(verbs, "show", show_results, "print the headline table of a finished run, or another one")
     show.add_argument("--results", type=Path, default=Path("results/tiny"), help="folder of a preset's results (default: %(default)s)")
+    which = show.add_mutually_exclusive_group()
+    which.add_argument("--table", metavar="NAME", help="print this table")
+    which.add_argument("--list", action="store_true", help="list the tables")
+
+    against = _verb(verbs, "compare", compare_results, "paired differences of two campaigns, or of two models, with intervals")
+    run_help = "folder of a preset's results, or FOLDER:METHOD for one method or model (ties, base, multitask, specialist_math)"
+    against.add_argument("a", metavar="RUN_A", help=run_help)
+    against.add_argument("b", metavar="RUN_B", help="likewise; differences are B - A")
+    against.add_argument("--normalise-by-first", action="store_true", help="normalise both by the specialists and bases of RUN_A")
+    allowed = "compare although the runs differ in this; may be repeated: metric, task, protocol, prompt, generation, judge, data"
+    against.add_argument("--allow", action="append", default=[], metavar="DIFFERENCE", help=allowed)
+    against.add_argument("--leave-out", action="store_true", help="leave benchmarks out whose scores do not measure the same in both")
+    against.add_argument("--all", action="store_true", help="print every domain and benchmark, decided or not")
+    against.add_argument("--csv", type=Path, metavar="FILE", help="write all differences to this file too")
+    form = against.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="print Markdown")
+    form.add_argument("--json", action="store_true", help="print all differences as JSON")
+    fail = "exit with status 3 if a merged or multitask model is worse in RUN_B by more than this many percentage points"
+    against.add_argument("--fail-if-worse", type=float, metavar="PERCENT", help=fail)
+
+    guideline = _verb(verbs, "guideline", show_guideline, "which method to use, given data, memory, time and what may be forgotten")
+    guideline.add_argument("--results", type=Path, default=Path("results/tiny"), help="folder of a preset's results (default: %(default)s)")
+    guideline.add_argument("--published", action="store_true", help="answer from the paper's tables, which have neither memory nor times")
+    guideline.add_argument("--base", help="answer for this base (default: all together)")
+    for kind, use in (("training", "of the specialists, for statistics"), ("validation", "to search grids")):
+        guideline.add_argument(f"--{kind}-data", choices=("yes", "no"), default="no", help=f"whether you have data {use} (default: no)")
+    guideline.add_argument("--memory-gib", type=float, metavar="N", help="memory of your GPUs, of the machine for a run without GPUs")
+    guideline.add_argument("--gpu-hours", type=float, metavar="N", help="of GPUs that you can spend")
+    guideline.add_argument("--hours", type=float, metavar="N", help="that all jobs may take one after another")
+    guideline.add_argument("--forgetting", type=float, metavar="PERCENT", help="of the base's general abilities that may be lost")
+
+    report = _verb(verbs, "report", write_report, "write the HTML report of a campaign as far as it is")
+    report.add_argument("--results", type=Path, default=Path("results/tiny"), help="folder of a preset's results (default: %(default)s)")
+    report.add_argument("--output", type=Path, metavar="FILE", help="default: report/index.html in that folder")
+    report.add_argument("--file", type=Path, default=Path("config.yaml"), help="default: %(default)s")
+    report.add_argument("--preset", help="default: the name of the folder")
 
     doctor = _verb(verbs, "doctor", check_site, "check this machine, its file system and Slurm before the first job")
     doctor.add_argument("--file", type=Path, default=Path("config.yaml"), help="default: %(default)s")
@@ -339,10 +375,44 @@ def list_methods(options: argparse.Namespace) -> None:
 
 
 def show_results(options: argparse.Namespace) -> None:
-    """Print the headline table."""
-    from mergebench.analysis.headline import render_folder
+    """Print the headline table, another table, or the names of all."""
+    import shutil
 
-    print(render_folder(options.results))
+    from mergebench.analysis.headline import render_folder
+    from mergebench.analysis.shown import list_tables, render_table
+    from mergebench.analysis.terminal import WIDTH, show_text
+
+    if options.list:
+        show_text(list_tables(options.results))
+    elif options.table is not None:
+        show_text(render_table(options.results, options.table, shutil.get_terminal_size((WIDTH, 24)).columns))
+    else:
+        show_text(render_folder(options.results))
+
+
+def compare_results(options: argparse.Namespace) -> int:
+    """Print the differences of two runs; exit status 3 if the second is worse and `--fail-if-worse` is given."""
+    from mergebench.analysis.compare_command import command
+    from mergebench.workflow.task_files import aggregate
+
+    return command(options, aggregate)
+
+
+def show_guideline(options: argparse.Namespace) -> None:
+    """Print which method to use in one situation."""
+    from mergebench.analysis.guideline_command import show
+
+    show(options)
+
+
+def write_report(options: argparse.Namespace) -> None:
+    """Write the HTML report of what is there and say where."""
+    from mergebench.report.build import write
+
+    options.preset = options.preset or options.results.resolve().name
+    plan = _plan(options)
+    plan.results = str(options.results)
+    print(write(plan, options.output))
 
 
 def check_site(options: argparse.Namespace) -> int:

@@ -81,10 +81,17 @@ class MethodConfig(Section):
     parameters: dict[str, Any] = {}
 
 
+class ControlConfig(Section):
+    """One merge that methods are compared with."""
+
+    seeds: Positive = Field(1, description="how many are drawn, from `seed` on")
+
+
 class Merging(Section):
     scope: str = Field("all", description="all | no-embeddings | backbone | regex:PATTERN over tensor names")
     vocabulary: Literal["refuse", "base"] = Field("refuse", description="embedding rows that the base lacks: an error, or dropped")
     methods: dict[str, MethodConfig]
+    controls: dict[str, ControlConfig] = Field({}, description="merges that are no methods, scored beside them: random_direction")
 
 
 class StatisticsExecution(Execution):
@@ -166,7 +173,7 @@ class Tuning(Section):
     )
     backend: Literal["transformers", "vllm"] | None = Field(None, description="holds the live model; null: as evaluation.backend")
     fused: bool = Field(False, description="one job and one engine start for all methods of a base")
-    seeds: Positive = Field(1, description="with which methods that draw random numbers are tuned, from `seed` on")
+    seeds: Positive = Field(1, description="with which methods that draw random numbers are tuned, merged and scored, from `seed` on")
     halving: Halving = Halving()
     budget: TuningBudget | None = Field(None, description="the same for every method; null: no limit")
 
@@ -176,6 +183,24 @@ class Storage(Section):
 
     budget_gb: Annotated[float, Field(gt=0)] | None = Field(None, description="refuse a run whose peak is above this; null: no limit")
     keep_merged: bool = Field(True, description="false: drop the weights of a merged model after it has been asked everything")
+
+
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Prices(Section):
+    """What a site asks for its machines. The defaults are assumptions, not anybody's price list."""
+
+    gpu_hour: Price = Field(2.0, description="of one GPU for an hour")
+    cpu_hour: Price = Field(0.04, description="of an hour of CPU time")
+    kwh: Price | None = Field(None, description="of a measured kilowatt-hour, on top; null: in the hours")
+    currency: Annotated[str, Field(pattern=r"^\S{1,8}$")] = "USD"
+
+
+class Analysis(Section):
+    """What tables and figures reckon with."""
+
+    prices: Prices = Prices()
 
 
 class Preset(Section):
@@ -191,6 +216,7 @@ class Preset(Section):
     evaluation: Evaluation
     tuning: Tuning = Tuning()
     storage: Storage = Storage()
+    analysis: Analysis = Analysis()
 
     @model_validator(mode="after")
     def _names(self) -> "Preset":
@@ -248,7 +274,12 @@ class Preset(Section):
         return {n: e if e["domain"] in self.domains else shipped[n] for n, e in catalogue.benchmarks().items()}
 
     def _methods(self) -> None:
-        known = declared()
+        known = {name: each for name, each in declared().items() if not each.control}
+        controls = {name: each for name, each in declared().items() if each.control}
+        for name in self.merging.methods:
+            if name in controls:
+                raise ValueError(f"merging.methods: {name} is a control, not a method; write it under merging.controls")
+        check_names("merging.controls", list(self.merging.controls), controls)
         check_names("merging.methods", list(self.merging.methods), known)
         for name, method in self.merging.methods.items():
             parameters = known[name].grid_parameters

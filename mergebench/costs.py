@@ -1,4 +1,4 @@
-"""What a job cost: time, memory and GPUs of its processes, on one machine or several."""
+"""What a job cost: time, memory, GPUs and energy of its processes, on one machine or several."""
 
 import contextlib
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mergebench.attempts import Attempt
+from mergebench.energy import EnergyMeter, cores, energy_record
 
 PAGE = resource.getpagesize()
 SAMPLED_EVERY = 1.0  # seconds
@@ -92,29 +93,50 @@ def gpus_held(requested: dict[str, int]) -> int:
     return requested["gpu"] if "gpu" in requested and gpus_visible() else gpus_used()
 
 
-def process_usage(memory: PeakMemory) -> dict[str, Any]:
-    """What this process and those below it have used so far."""
+def cpu_seconds() -> float:
+    """CPU time of this process and of those below it that have ended."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def process_usage(memory: PeakMemory, energy: EnergyMeter) -> dict[str, Any]:
+    """What this process and those below it have used so far."""
     return {
-        "host": os.environ.get("SLURMD_NODENAME") or os.uname().nodename,
-        "cpu_seconds": round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 3),
+        "host": hostname(),
+        "cpu_seconds": round(cpu_seconds(), 3),
         "peak_rss_bytes": memory.bytes,
         "gpus_visible": gpus_visible(),
         "gpu_peak_bytes": gpu_peak_bytes(),
+        "joules": energy.joules(),
+        **cores(),
     }
+
+
+def energy_of(energy: EnergyMeter, requested: dict[str, int]) -> dict[str, Any]:
+    """Energy of the work of this one process so far, as in a cost record."""
+    usage = {"host": hostname(), "joules": energy.joules(), **cores()}
+    return energy_record([usage], gpus_held(requested), requested.get("threads", 0))
+
+
+def hostname() -> str:
+    """The node as Slurm calls it, or the machine."""
+    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 
 
 def cost_record(
     identity: dict[str, Any],
     wall_seconds: float,
     memory: PeakMemory,
+    energy: EnergyMeter,
     attempt: Attempt,
     requested: dict[str, int],
     ranks: Sequence[dict[str, Any]],
     timings: dict[str, float],
     memory_parts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
-    """Wall, CPU and GPU seconds, peak memory, where and when the job ran, what it asked for and what failed before.
+    """Wall, CPU and GPU seconds, peak memory, energy, where and when the job ran, what it asked for and what failed before.
+
+    All but `attempts` is of the attempt that has succeeded.
 
     Args:
         identity: stage and names of the job.
@@ -122,19 +144,21 @@ def cost_record(
             then that of the node with the most, as a node's limit counts it.
         memory_parts: what the stage computed that it needs, in bytes, to be compared with the measured peaks.
     """
-    own = process_usage(memory)
+    own = process_usage(memory, energy)
     works = list(ranks) or [own]
     hosts = sorted({work["host"] for work in works})
     on_host = {host: [work for work in works if work["host"] == host] for host in hosts}
     launcher = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_seconds = sum(work["cpu_seconds"] for work in ranks) + launcher.ru_utime + launcher.ru_stime if ranks else own["cpu_seconds"]
+    worked = sum(work["cpu_seconds"] for work in ranks) + launcher.ru_utime + launcher.ru_stime if ranks else own["cpu_seconds"]
+    held = gpus_held(requested)
     return {
         **identity,
         "wall_seconds": round(wall_seconds, 3),
-        "cpu_seconds": round(cpu_seconds, 3),
+        "cpu_seconds": round(worked, 3),
         "peak_rss_bytes": max(own["peak_rss_bytes"], *(sum(work["peak_rss_bytes"] for work in some) for some in on_host.values())),
-        "gpu_seconds": round(wall_seconds * gpus_held(requested), 3),
+        "gpu_seconds": round(wall_seconds * held, 3),
         "gpu_peak_bytes": sum(work["gpu_peak_bytes"] for work in works),
+        "energy_joules": energy_record([*ranks, own], held, requested.get("threads", 0)),
         "timing": {name: round(seconds, 3) for name, seconds in sorted(timings.items())},
         **({"memory_bytes": {name: dict(parts) for name, parts in sorted(memory_parts.items())}} if memory_parts else {}),
         "requested": requested,

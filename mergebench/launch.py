@@ -29,6 +29,7 @@ from typing import Any
 from mergebench.artifacts import Job, lease, write_json
 from mergebench.attempts import AGAIN, Interrupted, interruptible, reason, signalled
 from mergebench.costs import PeakMemory, gpus_visible, process_usage
+from mergebench.energy import EnergyMeter
 from mergebench.errors import MergebenchError
 
 SHARED = ("train", "statistics")  # the stages whose work several tasks can share
@@ -250,7 +251,7 @@ def main(arguments: Sequence[str]) -> int:
         os.environ |= slurm_place(os.environ, gpus_visible())
     rank = int(os.environ["RANK"])
     record: dict[str, Any] = {"rank": rank, "error": None, "interrupted": None, "status": 0}
-    with PeakMemory() as memory:
+    with PeakMemory() as memory, EnergyMeter() as energy:
         try:
             with interruptible():
                 record |= _work(words, rank)
@@ -261,7 +262,7 @@ def main(arguments: Sequence[str]) -> int:
         except Exception as error:
             traceback.print_exc()
             record |= {"error": reason(error), "status": FAILED}
-        write_json(Path(folder) / f"{rank}.json", record | {"usage": process_usage(memory)})
+        write_json(Path(folder) / f"{rank}.json", record | {"usage": process_usage(memory, energy)})
     status = int(record["status"])
     # `srun` ends all tasks when one leaves with a status: task 0 speaks for those that have saved their state.
     return 0 if status == AGAIN and rank else status

@@ -10,6 +10,7 @@ rule analyse:
         losses=PLAN.losses,
         merges=PLAN.merges,
         surrogates=[s for b in PLAN.bases for s in PLAN.surrogate_references(b)],
+        interference=[path for b in PLAN.bases for path in PLAN.interference(b)],
     output:
         cost=f"{RESULTS}/costs/analyse.json",
         reported=[
@@ -21,6 +22,7 @@ rule analyse:
             )
             for r in PLAN.reported
         ],
+        printed=PLAN.printed,
     log:
         f"{RESULTS}/logs/analyse.log",
     benchmark:
@@ -31,9 +33,8 @@ rule analyse:
     params:
         spec=spec("analyse"),
         state=STATE,
+        inputs=globs(analysed.INPUTS),
     shell:
         "exec mergebench run analyse --state {params.state} --spec {params.spec:q}"
-        " --glob scores='scores/*/*/*.json' items='scores/*/*/*.items.parquet' costs='costs/**/*.json' searches='tuning/*/*/search.parquet'"
-        " winners='tuning/*/*/best.yaml'"
-        " losses='models/*/*/losses.jsonl' merges='models/*/merged_*/manifest.json'"
-        " --output cost={output.cost} --output-files {output.reported} 2> {log}"
+        " --glob {params.inputs}"
+        " --output cost={output.cost} --output-files {output.reported} {output.printed} 2> {log}"

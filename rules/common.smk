@@ -10,6 +10,8 @@ from mergebench.workflow import source
 source.enter(workflow.main_snakefile, main=workflow.is_main_process, arguments=sys.argv[1:])
 from snakemake.logging import logger
 
+from mergebench.analysis import outputs as analysed
+from mergebench.report import outputs as reported
 from mergebench.workflow import ends, lock, plan, progress, resources, slurm, storage, survey
 
 CONFIGURATION = lock.resolve(config, main=workflow.is_main_process)
@@ -47,7 +49,7 @@ onstart:
 wildcard_constraints:
     base=plan.alternatives(PLAN.bases),
     domain=plan.alternatives(PLAN.domains),
-    method=plan.alternatives(PLAN.methods),
+    method=plan.alternatives(PLAN.merged),
     kind=plan.alternatives(PLAN.statistics_kinds),
     dataset=plan.alternatives(PLAN.benchmark_datasets),
     training_set=plan.alternatives(PLAN.training_sets),
@@ -61,6 +63,11 @@ def spec(stage, **fixed):
         return json.dumps(PLAN.spec(stage, **fixed, **dict(wildcards.items())), sort_keys=True)
 
     return inner
+
+
+def globs(patterns):
+    """Words of `--glob`: inputs by patterns below the results."""
+    return " ".join(f"{name}='{pattern}'" for name, pattern in patterns.items())
 
 
 def need(stage, what, **fixed):
@@ -109,7 +116,7 @@ def tokenizer(wildcards):
 
 def merge_inputs(wildcards):
     """Input function: all that the tuning and the merging of a method, or of all methods, read: models, spectra, statistics, calibration rows."""
-    methods = [wildcards.method] if hasattr(wildcards, "method") else PLAN.tuned
+    methods = [PLAN.merged[wildcards.method].method] if hasattr(wildcards, "method") else PLAN.tuned
     names = ["base", *PLAN.specialists]
     folders = [PLAN.model(wildcards.base, name) for name in names]
     return {

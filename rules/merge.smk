@@ -1,10 +1,10 @@
-"""Merged models: the winning candidate of a method, written as a checkpoint."""
+"""Merged models: the winning candidate of a method, written as a checkpoint; its other seeds; controls."""
 
 
 rule merge:
     input:
         unpack(merge_inputs),
-        best=lambda wildcards: PLAN.best(wildcards.base, wildcards.method),
+        best=lambda wildcards: PLAN.best(wildcards.base, PLAN.merged[wildcards.method].method),
         admitted=ancient(f"{RESULTS}/admitted/{{base}}"),
     output:
         manifest=f"{RESULTS}/models/{{base}}/merged_{{method}}/manifest.json",

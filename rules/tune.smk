@@ -55,6 +55,8 @@ rule tune:
         f"{RESULTS}/logs/tune/{{base}}/{{method}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/tune/{{base}}/{{method}}.jsonl"
+    wildcard_constraints:
+        method=plan.alternatives(PLAN.tuned),
     conda:
         MODEL_ENVIRONMENT
     threads: need("tune", "threads")

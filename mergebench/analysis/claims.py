@@ -21,6 +21,7 @@ import pandas as pd
 
 from mergebench.analysis.distributions import f_tail
 from mergebench.analysis.labels import title
+from mergebench.analysis.pareto import frontier
 from mergebench.analysis.published import published_bases, published_table
 from mergebench.analysis.ranks import ALPHA, Friedman, friedman, ranks
 
@@ -268,14 +269,14 @@ def _guideline(results: Results) -> Verdict:
     recommended = (_SOUP, _DATALESS, _TA, _STITCH, _REGMEAN)
     _require(results.performance, *recommended)
     means = pd.DataFrame({"performance": _complete(results.performance).mean(), "retention": _complete(results.retention).mean()}).dropna()
-    two = _pareto(means)
+    two = [str(method) for method in frontier(means)]
     numbers = f"Pareto set of performance and retention: {', '.join(map(title, two))}"
     dominated = [title(method) for method in recommended if method in means.index and method not in two]
     numbers += f"; dominated there: {', '.join(dominated) or 'none that is recommended'}"
     if results.costs is None or results.costs["algorithm_seconds"].isna().all():
         return Verdict(UNDECIDED, f"{numbers}; needs own runs: run times")
     total = (results.costs["algorithm_seconds"] + results.costs["validation_seconds"]).unstack("method")
-    three = _pareto(means.assign(speed=-total.mean(skipna=False)).dropna())
+    three = [str(method) for method in frontier(means.assign(speed=-total.mean(skipna=False)))]
     outside = [title(method) for method in recommended if method not in three]
     numbers += f"; with run time: {', '.join(map(title, three))}"
     return Verdict(REFUTED if outside else SUPPORTED, numbers)
@@ -398,15 +399,6 @@ def _costs(results: Results) -> pd.DataFrame:
     if results.costs is None:
         raise _Unknown("needs own runs")
     return results.costs
-
-
-def _pareto(means: pd.DataFrame) -> list[str]:
-    """Rows that no other row matches in every column and beats in one."""
-    return [
-        str(one)
-        for one, mine in means.iterrows()
-        if not any((other >= mine).all() and (other > mine).any() for name, other in means.iterrows() if name != one)
-    ]
 
 
 def _place(values: pd.Series, one: str, *, of_all: bool = False, last: bool = False) -> str:

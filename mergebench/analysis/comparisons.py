@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,36 @@ SAME = 1e-9
 COLUMNS = ["better", "worse", "difference", "low", "high", "p", "p_holm"]
 
 
+class Difference(NamedTuple):
+    """A paired difference: its value, its percentile interval at `LEVEL`, and its p-value, both uncorrected; NaN without draws."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> Difference:
+    """Test `one - other`, each the value and then its draws (`uncertainty.Draws`) on the same resamples.
+
+    z = difference / deviation of the difference's draws is referred to the normal distribution: a share of draws beyond zero could not
+    be smaller than one in their number, which a correction for many pairs would use up. What is smaller than the rounding of sums
+    (`SAME`) is exactly zero.
+    """
+    both = one - other
+    both = np.where(np.abs(both) < SAME, 0.0, both)
+    if not np.isfinite(both).all():
+        return Difference(float(both[0]), np.nan, np.nan, np.nan)
+    low, high = np.percentile(both[1:], [50 * ALPHA, 100 - 50 * ALPHA])
+    return Difference(float(both[0]), float(low), float(high), _p(float(both[0]), float(both[1:].std(ddof=1))))
+
+
 def compare(draws: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Test every pair of methods.
 
     Both methods of a pair are resampled on the same items, so that the standard deviation of the difference's draws is that of a
-    paired comparison. z = difference / deviation is referred to the normal distribution: a share of draws beyond zero could not
-    be smaller than one in their number, which a correction for many pairs would use up. All pairs are one family of Holm's
-    correction, because it is the data that say which method is the best.
+    paired comparison (`difference`). All pairs are one family of Holm's correction, because it is the data that say which method is
+    the best.
 
     Args:
         draws: by method, the value and then its draws (`uncertainty.Draws`); methods without known draws are left out.
@@ -34,9 +58,7 @@ def compare(draws: Mapping[str, np.ndarray]) -> pd.DataFrame:
     rows = []
     for one, other in itertools.combinations(known, 2):
         better, worse = (one, other) if known[one][0] >= known[other][0] else (other, one)
-        difference = known[better] - known[worse]
-        low, high = np.percentile(difference[1:], [50 * ALPHA, 100 - 50 * ALPHA])
-        rows.append((better, worse, difference[0], low, high, _p(difference[0], float(difference[1:].std(ddof=1)))))
+        rows.append((better, worse, *difference(known[better], known[worse])))
     frame = pd.DataFrame(rows, columns=COLUMNS[:-1])
     return frame.assign(p_holm=holm(frame["p"].tolist()))
 

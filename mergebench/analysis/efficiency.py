@@ -24,14 +24,14 @@ JOB_COLUMNS = [
     "lost_minutes",
 ]
 RULE_ORDER = (
-    "fetch", "decontaminate", "tokenise", "import", "train", "vectors", "statistics", "tune", "merge", "evaluate", "judge", "settle",
-    "drop",
+    "fetch", "decontaminate", "tokenise", "import", "train", "vectors", "interference", "statistics", "tune", "merge", "evaluate", "judge",
+    "settle", "drop",
 )  # fmt: skip
 MULTITASK, MATHEMATICS, BEFORE_GRPO = "multitask", "specialist_math", "sft_math"
 
 
 def read_jobs(paths: Iterable[Path], scope: Scope) -> pd.DataFrame:
-    """Read the cost record of every job of the campaign but the analysis itself.
+    """Read the cost record of every job of the campaign but the analysis itself and the report that follows it.
 
     Returns:
         Frame with columns `JOB_COLUMNS`, one row per job; memory in MiB per node, time in minutes; NaN where a record does
@@ -47,7 +47,7 @@ def read_jobs(paths: Iterable[Path], scope: Scope) -> pd.DataFrame:
         stage = record.text("stage")
         base = record.content.get("base")
         part = "part_of" in record.content  # of a job that has a record of its own
-        if stage == "analyse" or part or (base is not None and base not in scope.bases):
+        if stage in ("analyse", "report") or part or (base is not None and base not in scope.bases):
             continue
         requested, run, attempts = (_part(record, name) for name in ("requested", "run", "attempts"))
         rows.append(

@@ -1,4 +1,4 @@
-"""The result figures, drawn from the same evidence as the tables, as PNG and SVG.
+"""The result figures, drawn from the same evidence as the tables, as PNG, SVG and PDF.
 
 Reruns are byte-identical: no dates, and a fixed salt for the identifiers in SVG.
 """
@@ -14,15 +14,18 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from mergebench.analysis import group_figure, heatmaps, runtime_figure
+from mergebench.analysis.cost_table import shown_bases
 from mergebench.analysis.efficiency import BEFORE_GRPO, MATHEMATICS
 from mergebench.analysis.inference_tables import rank_tests
 from mergebench.analysis.labels import BASE, MULTITASK, UNTOUCHED_BASE, colour, marker, model_title, signed, title
 from mergebench.analysis.normalise import domain_scores
+from mergebench.analysis.panels import missing_from, panels
+from mergebench.analysis.pareto_figure import draw_pareto
+from mergebench.analysis.pareto_table import points, published_points
 from mergebench.analysis.rank_figure import critical_difference as draw_ranks
 from mergebench.analysis.tables import Evidence
 
@@ -41,8 +44,10 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.hashsalt": "mergebench",
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,
 }
-_COLUMNS = 2
+_VARYING = {"png": ("Software",), "svg": ("Date",), "pdf": ("CreationDate", "Creator", "Producer")}
+"""Metadata that a file does not get, because they would change its bytes from day to day or with the version of the library."""
 _GREY = "#666666"
 _ALARM = "#B00020"
 _ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
@@ -58,7 +63,11 @@ def multitask_performance(evidence: Evidence) -> Figure:
     top = _upper_limit(values["performance"])
     controls: dict[str, dict[str, Any]] = {
         control: {"color": colour(control, methods), "linestyle": dashes}
-        for control, dashes in ((UNTOUCHED_BASE, (0, (2, 2))), (MULTITASK, (0, (6, 2))))
+        for control, dashes in (
+            (UNTOUCHED_BASE, (0, (2, 2))),
+            *((each, (0, (1, 2, 5, 2))) for each in evidence.scope.controls),
+            (MULTITASK, (0, (6, 2))),
+        )
         if control in evidence.scope.compared
     }
     for base, axes in panels.items():
@@ -80,7 +89,7 @@ def multitask_performance(evidence: Evidence) -> Figure:
         axes.tick_params(axis="y", length=0)
     handles = [Line2D([], [], label=title(control), **look) for control, look in controls.items()]
     handles.append(Line2D([], [], color="#222222", marker="|", markersize=7, label="± one standard error"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(panels) > 1 else 2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles) if len(panels) > 1 else 2)
     return figure
 
 
@@ -88,11 +97,10 @@ def performance_forgetting(evidence: Evidence) -> Figure:
     """Figure 3 of the paper: normalised performance against retention, the multitask model and base marked."""
     methods = evidence.scope.methods
     figure, panels = _panels(evidence, width=4.2, height=3.6, beside=1.8)
-    control_markers = {UNTOUCHED_BASE: ("H", 10), MULTITASK: ("*", 13)}
+    control_sizes = {UNTOUCHED_BASE: 10, MULTITASK: 13}
     looks: dict[str, dict[str, Any]] = {}
     for name in evidence.scope.compared:
-        shape, size = control_markers[name] if name in control_markers else (marker(name, methods), 8)
-        looks[name] = {"color": colour(name, methods), "marker": shape, "markersize": size}
+        looks[name] = {"color": colour(name, methods), "marker": marker(name, methods), "markersize": control_sizes.get(name, 8)}
     for base, axes in panels.items():
         axes.axhline(100, color="#bbbbbb", linewidth=0.8, zorder=0)
         axes.axvline(100, color="#bbbbbb", linewidth=0.8, zorder=0)
@@ -106,7 +114,7 @@ def performance_forgetting(evidence: Evidence) -> Figure:
                 axes.errorbar(x, y, xerr=error, color=look["color"], linewidth=0.8, alpha=0.6, zorder=1)
             axes.plot(x, y, linestyle="none", markeredgecolor="white", markeredgewidth=0.6, alpha=0.9, zorder=2, **look)
         axes.margins(0.08)
-        note = _missing_note(absent, len(looks))
+        note = missing_from(absent, len(looks))
         axes.set(xlabel="Normalised performance (%)" + note, ylabel="Retention (% of base)")
     handles = [Line2D([], [], linestyle="none", label=title(name), **look) for name, look in looks.items()]
     figure.legend(handles=handles, loc="outside right center")
@@ -114,7 +122,7 @@ def performance_forgetting(evidence: Evidence) -> Figure:
 
 
 def runtime(evidence: Evidence) -> Figure:
-    """Figure 5 (left) of the paper: run time of every method, split into algorithm and validation."""
+    """Figure 4 of the paper: run time of every method, split into algorithm and validation."""
     methods = evidence.scope.methods
     figure, panels = _panels(evidence, width=4.6, height=0.75 + 0.28 * len(methods))
     for base, axes in panels.items():
@@ -203,13 +211,28 @@ def critical_difference(evidence: Evidence) -> Figure:
     return draw_ranks({names[name]: test for name, test in tests.items()}, evidence.scope.methods)
 
 
+def pareto(evidence: Evidence) -> Figure:
+    """Performance, retention and price of every method on every base, overall, and the first two in the paper's tables."""
+    scope = evidence.scope
+    panels = {base: points(evidence, base) for base in shown_bases(evidence)} | {"Paper's tables, overall": published_points()}
+    methods = tuple(dict.fromkeys([*scope.methods, *(str(method) for panel in panels.values() for method in panel.index)]))
+    return draw_pareto(panels, methods, scope.prices["currency"] if scope.prices else "")
+
+
 FIGURES: dict[str, Callable[[Evidence], Figure]] = {
     "multitask_performance": multitask_performance,
+    "multitask_groups": group_figure.multitask_groups,
     "performance_forgetting": performance_forgetting,
     "critical_difference": critical_difference,
     "runtime": runtime,
+    "performance_runtime": runtime_figure.performance_runtime,
+    "pareto": pareto,
     "specialisation": specialisation,
     "training": training,
+    "interference_cosine": heatmaps.cosine,
+    "interference_sign_conflict": heatmaps.sign_conflict,
+    "interference_overlap": heatmaps.overlap,
+    "interference_norms": heatmaps.norms,
 }
 
 
@@ -223,29 +246,15 @@ def draw(name: str, evidence: Evidence) -> Figure:
 
 
 def save(figure: Figure, path: Path, file_format: str) -> None:
-    """Write a drawn figure to `path` as `png` or `svg`, whatever the path's suffix."""
+    """Write a drawn figure to `path` as `png`, `svg` or `pdf` (fonts embedded as TrueType), whatever the path's suffix."""
     with matplotlib.rc_context(_STYLE):
-        metadata = {"Date": None} if file_format == "svg" else {"Software": None}
+        metadata = dict.fromkeys(_VARYING[file_format])
         figure.savefig(path, format=file_format, dpi=150, metadata=metadata)
 
 
 def _panels(evidence: Evidence, *, width: float, height: float, beside: float = 0.0) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with one titled panel per base, two abreast.
-
-    Sizes are in inches: width and height of a panel, and the space beside all panels for a legend.
-    """
-    bases = evidence.scope.bases
-    columns = min(_COLUMNS, len(bases))
-    rows = math.ceil(len(bases) / columns)
-    figure = Figure(figsize=(width * columns + beside, height * rows + 0.5), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for spare in grid[len(bases) :]:
-        spare.remove()
-    panels = dict(zip(bases, grid, strict=False))
-    for base, axes in panels.items():
-        axes.set_title(base)
-    return figure, panels
+    """A figure with one titled panel per base; see `panels`."""
+    return panels(evidence.scope.bases, width=width, height=height, beside=beside)
 
 
 def _warn(figure: Figure, warnings: tuple[str, ...]) -> None:
@@ -254,16 +263,6 @@ def _warn(figure: Figure, warnings: tuple[str, ...]) -> None:
     lines = [line for warning in warnings for line in textwrap.wrap(f"Warning: {warning}", letters)]
     figure.set_figheight(figure.get_figheight() + 0.1 + 0.16 * len(lines))
     figure.suptitle("\n".join(lines), color=_ALARM, fontsize=9, weight="bold")
-
-
-def _missing_note(absent: list[str], total: int) -> str:
-    """Lines under an axis label that name what the panel lacks, three to a line."""
-    if not absent:
-        return ""
-    if len(absent) == total:
-        return "\nMissing: everything"
-    lines = [", ".join(absent[start : start + 3]) for start in range(0, len(absent), 3)]
-    return "\nMissing: " + ",\n".join(lines)
 
 
 def _upper_limit(values: Any) -> float:

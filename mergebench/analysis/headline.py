@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 
-from mergebench.analysis.labels import BASE, MULTITASK, UNTOUCHED_BASE, model_title, signed, title
+from mergebench.analysis.labels import BASE, CONTROL_MERGES, MULTITASK, UNTOUCHED_BASE, model_title, signed, title
 from mergebench.analysis.outputs import WARNING
+from mergebench.analysis.terminal import aligned
 from mergebench.errors import MergebenchError
 
 _MISSING = "missing"
@@ -18,8 +18,8 @@ def render_folder(results: Path) -> str:
     """Text of one preset's results: the headline per base, best method first, the specialisation matrix, and where the rest is.
 
     Args:
-        results: folder with `tables/headline.csv` and, as far as they are made, `tables/specialisation.csv`, `figures` and
-            Snakemake's `report.html`.
+        results: folder with `tables/headline.csv` and, as far as they are made, `tables/specialisation.csv`, `figures`,
+            Snakemake's `snakemake-report.html` and `report/index.html`.
 
     Raises:
         MergebenchError: the headline table has not been made yet.
@@ -30,15 +30,24 @@ def render_folder(results: Path) -> str:
     lines = [*_warnings(tables / "headline.csv"), *_headline(tables / "headline.csv")]
     if (tables / "specialisation.csv").is_file():
         lines += _specialisation(tables / "specialisation.csv")
-    places = (("Tables", tables), ("Figures", results / "figures"), ("Report", results / "report.html"))
-    lines += [f"{name + ':':9}{path}" for name, path in places if path.exists()]
+    places = {
+        "Tables": tables,
+        "Figures": results / "figures",
+        "Snakemake": results / "snakemake-report.html",
+        "Report": results / "report" / "index.html",
+    }
+    lines += [f"{name + ':':11}{path}" for name, path in places.items() if path.exists()]
     return "\n".join(lines)
 
 
-def _warnings(path: Path) -> list[str]:
+def warnings_of(path: Path) -> list[str]:
+    """What a CSV table warns of, each once."""
     with path.open(encoding="utf-8", newline="") as lines:
-        said = dict.fromkeys(row[WARNING] for row in csv.DictReader(lines) if row.get(WARNING))
-    return [line for warning in said for line in (f"WARNING: {warning}", "")]
+        return list(dict.fromkeys(row[WARNING] for row in csv.DictReader(lines) if row.get(WARNING)))
+
+
+def _warnings(path: Path) -> list[str]:
+    return [line for warning in warnings_of(path) for line in (f"WARNING: {warning}", "")]
 
 
 def _headline(path: Path) -> list[str]:
@@ -47,7 +56,7 @@ def _headline(path: Path) -> list[str]:
         rows.sort(key=_rank)
         body = [
             (
-                ("  " if row["method"] in (UNTOUCHED_BASE, MULTITASK) else "") + title(row["method"]),
+                ("  " if row["method"] in (UNTOUCHED_BASE, MULTITASK, *CONTROL_MERGES) else "") + title(row["method"]) + _mark(row),
                 _number(row["normalised_performance"], 1),
                 _number(row["standard_error"], 1),
                 _number(row["recovery"], 1),
@@ -58,8 +67,15 @@ def _headline(path: Path) -> list[str]:
             )
             for row in rows
         ]
-        lines += [*_aligned((base, *_HEADER[1:]), body), ""]
+        lines += [*aligned((base, *_HEADER[1:]), body), ""]
+    if any(_mark(row) for rows in _by_base(path).values() for row in rows):
+        lines += ["† not separable from the best method of its base at 5 % (tables/uncertainty.md)", ""]
     return lines
+
+
+def _mark(row: dict[str, str]) -> str:
+    """The dagger of the best method and of those that it cannot be told apart from."""
+    return " †" if row.get("best_group") == "yes" else ""
 
 
 def _specialisation(path: Path) -> list[str]:
@@ -72,7 +88,7 @@ def _specialisation(path: Path) -> list[str]:
             if row["model"] != BASE:
                 cells = [f"{cell} {_gain(row[f'gain_{domain}'])}" for cell, domain in zip(cells, domains, strict=True)]
             body.append((model_title(row["model"]), *cells))
-        lines += [*_aligned((base, *map(title, domains)), body), ""]
+        lines += [*aligned((base, *map(title, domains)), body), ""]
     return lines
 
 
@@ -98,12 +114,3 @@ def _number(text: str, decimals: int, unit: str = "") -> str:
 
 def _gain(text: str) -> str:
     return "" if text == _MISSING else f"({signed(float(text), 0)})"
-
-
-def _aligned(header: tuple[str, ...], body: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
-    rule = tuple("-" * width for width in widths)
-    return [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
-        for line in (header, rule, *body)
-    ]

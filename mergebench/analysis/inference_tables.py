@@ -35,11 +35,14 @@ def uncertainty(evidence: Evidence) -> Table:
         "uncertainty",
         frame,
         [
+            "Rule: unweighted means over benchmarks, then domains, then bases (Overall), in each resample.",
             f"Intervals: 95 %, percentiles of {RESAMPLES} resamples of the benchmarks' items, drawn with replacement and the same for all "
-            "models; every resample is normalised anew, so that the noise of the specialists and of the base is in. The languages of "
-            "one question are drawn together. Bases, benchmarks, languages and subjects are taken as they are, and so is training.",
+            "models; every resample is normalised anew, so that the noise of the specialists and of the base is in. What asks about one "
+            "thing (a paragraph, a question in several languages) is drawn together. Bases, benchmarks, languages and subjects are taken "
+            "as they are, and so is training.",
             "Behind the best: difference to the best method of the base on the same resamples, with its interval, and its p-value after "
             f"Holm's correction over all pairs of methods of that base. † not separable from the best at {100 * ALPHA:.0f} %.",
+            *_resampled_seeds(evidence),
             *_without_items(evidence),
         ],
         display=_shown(evidence, frame),
@@ -84,7 +87,7 @@ def claims(evidence: Evidence) -> Table:
         "claims",
         pd.DataFrame(rows, columns=columns),
         [
-            "Published: the paper's own Tables 7 and 8. Here: this campaign. Both are judged by the same rules.",
+            "Rule: published are the paper's own Tables 7 and 8, here is this campaign; both are judged alike.",
             '"All" and "consistently" mean every cell. A tendency is supported where at least 95 % of the cases show it, mostly from '
             "75 %, and refuted below half. Strong and middle are the first and the second third of the range of mean ranks, weak and "
             "low its lower half. Undecided: the numbers leave it open, or what it needs is not there.",
@@ -109,6 +112,7 @@ def agreement(evidence: Evidence) -> Table:
     names = published_names()
     counts = frame["verdict"].value_counts()
     notes = [
+        "Rule: both numbers are unweighted means over benchmarks, then domains, then bases (Overall), in percent.",
         f"Agreeing: within {AGREEMENT:g} point. Within noise: the 95 % interval of the difference holds zero. Its noise is that of the "
         "items, of this campaign and, taken to be as large, of the paper's; training anew is not in it.",
     ]
@@ -252,6 +256,16 @@ def _shown(evidence: Evidence, frame: pd.DataFrame) -> pd.DataFrame:
         ]
         display[f"{MEASURES[measure]}: p"] = [p if isinstance(p, str) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in mine["p_holm"]]
     return display
+
+
+def _resampled_seeds(evidence: Evidence) -> list[str]:
+    several = [f"{title(name)} ({len(models)})" for name, models in evidence.scope.seeds.items() if len(models) > 1]
+    if not several:
+        return []
+    return [
+        f"Means over seeds: {', '.join(several)}. Their intervals and p-values hold the seeds' spread: resamples move the mean by its "
+        "standard error, widened by Student's factor, because so few seeds say little of their spread (6.5 for two seeds, 2.2 for three)."
+    ]
 
 
 def _without_items(evidence: Evidence) -> list[str]:

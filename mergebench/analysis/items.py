@@ -1,19 +1,22 @@
 """Outcomes of items, read from `scores/<base>/<model>/<benchmark>.items.parquet` for all models of a benchmark at once.
 
-Items that ask the same thing are one *cluster*, drawn together by the bootstrap: the languages of a translated question, whose
-ids differ only in the language that leads them (`fr/<id>`), and rows with the same id. All other items are clusters of their own.
+Items that ask the same thing are one *cluster*, drawn together by the bootstrap: rows to which evaluation gave the same `cluster`, and
+without one the languages of a translated question, whose ids differ only in the language that leads them (`fr/<id>`), and rows with the
+same id. All other items are clusters of their own, as all are in files from before that column.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mergebench.errors import MergebenchError
@@ -24,6 +27,7 @@ Model = tuple[str, str]
 MEAN, MEAN_OVER_GROUPS, BEST_F1 = "mean", "mean_over_groups", "best_f1"
 SMOOTHING = {"corpus_bleu": "exp", "smoothed_bleu": "add-one"}
 AGGREGATES = (MEAN, MEAN_OVER_GROUPS, BEST_F1, *SMOOTHING)
+CLUSTER = "cluster"
 _COUNTS = 10
 _COLUMNS = {MEAN: [], MEAN_OVER_GROUPS: [], BEST_F1: ["response", "extra"], **{name: ["extra"] for name in SMOOTHING}}
 
@@ -79,11 +83,20 @@ def item_files(paths: list[Path]) -> dict[tuple[str, str, str], Path]:
     return {(path.parents[1].name, path.parent.name, path.name.partition(".")[0]): path for path in paths}
 
 
-def read_outcomes(benchmark: str, aggregate: str, files: Mapping[Model, Path]) -> Outcomes:
+def read_outcomes(
+    benchmark: str, aggregate: str, files: Mapping[Model, Path], kept: Mapping[Model, Collection[str]] | None = None
+) -> Outcomes:
     """Read one benchmark's item files, one after another, and sum each up by cluster.
 
     The result does not depend on the order of rows or files. An item without an outcome (NaN) or without a row counts for nothing
-    in that model's mean. Of the text columns, only those that the aggregate needs are read.
+    in that model's mean. Of the text columns, only those that the aggregate needs are read. Where some files have clusters and others do
+    not, these hold for both, so that all models are resampled alike.
+
+    Args:
+        benchmark: name.
+        aggregate: one of `AGGREGATES`.
+        files: of each model.
+        kept: items to which a model is confined; all items of models that it does not name.
 
     Raises:
         MergebenchError: a file cannot be read as what evaluation writes, or the aggregate is unknown.
@@ -92,14 +105,16 @@ def read_outcomes(benchmark: str, aggregate: str, files: Mapping[Model, Path]) -
         raise MergebenchError(f"Benchmark '{benchmark}' has the aggregate {aggregate!r}; the analysis knows {', '.join(AGGREGATES)}.")
     models = tuple(sorted(files))
     clusters, grouped = _Clusters(aggregate == MEAN_OVER_GROUPS), []
+    with_clusters = [model for model in models if _has_clusters(files[model])]
+    if 0 < len(with_clusters) < len(models):
+        clusters.known = {item: name for model in with_clusters for item, name in _clusters_of(files[model])}
     for model in models:
-        try:
-            table = pq.ParquetFile(files[model]).read(columns=["item", "outcome", "group", *_COLUMNS[aggregate]])
+        columns = ["item", "outcome", "group", *([CLUSTER] if model in with_clusters else []), *_COLUMNS[aggregate]]
+        with _readable(files[model]):
+            table = pq.ParquetFile(files[model]).read(columns=columns)
+            if kept and model in kept:
+                table = table.filter(pc.is_in(table["item"], pa.array(sorted(kept[model]), table["item"].type)))
             grouped.append(_model(table, clusters, aggregate))
-        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-            raise MergebenchError(
-                f"{files[model]} cannot be read as the items of a score ({error}); delete it and its record so that both are made again."
-            ) from error
     order, strata = clusters.sorted()
     if aggregate == BEST_F1:
         ranked = tuple(Ranked(order[each.clusters], each.gain, each.silence) for each in grouped)
@@ -108,29 +123,58 @@ def read_outcomes(benchmark: str, aggregate: str, files: Mapping[Model, Path]) -
     return Outcomes(benchmark, aggregate, models, strata, parts, ())
 
 
+def _has_clusters(path: Path) -> bool:
+    with _readable(path):
+        return CLUSTER in pq.read_schema(path).names
+
+
+def _clusters_of(path: Path) -> Iterator[tuple[str, str]]:
+    with _readable(path):
+        table = pq.ParquetFile(path).read(columns=["item", CLUSTER])
+        return zip(table["item"].to_pylist(), table[CLUSTER].to_pylist(), strict=True)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        raise MergebenchError(
+            f"{path} cannot be read as the items of a score ({error}); delete it and its record so that both are made again."
+        ) from error
+
+
 class _Clusters:
-    """Numbers clusters as they are first seen; `sorted` gives the numbers that do not depend on that order."""
+    """Numbers clusters as they are first seen; `sorted` gives the numbers that do not depend on that order.
+
+    Attributes:
+        known: item -> cluster, for files that do not say.
+    """
 
     def __init__(self, across_groups: bool) -> None:
         self.across_groups = across_groups
         self.numbers: dict[str, int] = {}
         self.groups: list[set[str]] = []
-        self.last: tuple[pa.Array, pa.Array, np.ndarray] | None = None
+        self.known: dict[str, str] = {}
+        self.last: tuple[tuple[pa.Array, ...], np.ndarray] | None = None
 
-    def of(self, item: pa.Array, group: pa.Array) -> np.ndarray:
+    def of(self, item: pa.Array, group: pa.Array, cluster: pa.Array | None) -> np.ndarray:
         """Number of each row's cluster, int64. Files of one benchmark have the same rows, so that the last answer mostly serves."""
-        if self.last and self.last[0].equals(item) and self.last[1].equals(group):
-            return self.last[2]
+        given = (item, group) if cluster is None else (item, group, cluster)
+        if self.last and len(self.last[0]) == len(given) and all(a.equals(b) for a, b in zip(self.last[0], given, strict=True)):
+            return self.last[1]
+        items = item.to_pylist()
+        named = cluster.to_pylist() if cluster is not None else [self.known.get(name, "") for name in items]
         found = np.empty(len(item), dtype=np.int64)
-        for row, (name, inside) in enumerate(zip(item.to_pylist(), group.to_pylist(), strict=True)):
-            key = name.removeprefix(f"{inside}/") if self.across_groups else name
+        for row, (name, inside, shared) in enumerate(zip(items, group.to_pylist(), named, strict=True)):
+            key = shared or (name.removeprefix(f"{inside}/") if self.across_groups else name)
             number = self.numbers.setdefault(key, len(self.numbers))
             if number == len(self.groups):
                 self.groups.append(set())
             if self.across_groups:
                 self.groups[number].add(inside)
             found[row] = number
-        self.last = (item, group, found)
+        self.last = (given, found)
         return found
 
     def sorted(self) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +191,7 @@ class _Clusters:
 def _model(table: pa.Table, clusters: _Clusters, aggregate: str) -> Any:
     """One file: `Ranked` for best F1, else {group: (number, sum, count) of every cluster with a scored item}."""
     item, group = (table[name].combine_chunks() for name in ("item", "group"))
-    numbers = clusters.of(item, group)
+    numbers = clusters.of(item, group, table[CLUSTER].combine_chunks() if CLUSTER in table.column_names else None)
     outcome = table["outcome"].to_numpy().astype(np.float64)
     scored = ~np.isnan(outcome)
     if aggregate == BEST_F1:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 BASE = "base"
 MULTITASK = "multitask"
+RANDOM_DIRECTION = "random_direction"
+CONTROL_MERGES = (RANDOM_DIRECTION,)
+"""Merges that are no methods."""
+SEED_MARK = "-seed"
+"""Stands before the seed in the name of a model that is not its method's first."""
 MERGED_PREFIX = "merged_"
 SPECIALIST_PREFIX = "specialist_"
 
@@ -17,6 +24,7 @@ _TITLES = {
     UNTOUCHED_BASE: "Untouched base",
     BEST_SPECIALIST: "Best single specialist",
     MULTITASK: "Multitask",
+    RANDOM_DIRECTION: "Random direction",
     "model_soup": "Model Soup",
     "task_arithmetic": "Task Arithmetic",
     "fisher": "Fisher",
@@ -41,9 +49,11 @@ _PALETTE = {
     "localize_and_stitch": "#882255",
     UNTOUCHED_BASE: "#808080",
     MULTITASK: "#000000",
+    RANDOM_DIRECTION: "#A0522D",
 }
 # Methods that somebody adds take these in turn (Okabe and Ito's colours, then markers tell them apart).
 _SPARE_COLOURS = ("#E69F00", "#0072B2", "#D55E00", "#56B4E9", "#009E73")
+_CONTROL_MARKERS = {UNTOUCHED_BASE: "H", MULTITASK: "*", RANDOM_DIRECTION: "h"}
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "d")
 
 
@@ -58,26 +68,36 @@ def model_title(model: str) -> str:
         return title(UNTOUCHED_BASE)
     if model.startswith(SPECIALIST_PREFIX):
         return f"{title(model.removeprefix(SPECIALIST_PREFIX))} specialist"
-    return title(model.removeprefix(MERGED_PREFIX))
+    method, _, seed = model.removeprefix(MERGED_PREFIX).partition(SEED_MARK)
+    return f"{title(method)}, seed {seed}" if seed else title(method)
 
 
 def model_of(name: str) -> str:
-    """Folder name of the model behind a table column: a method's slug or one of the two controls."""
+    """Folder name of the model behind a table column: a method's slug or a control."""
     if name == UNTOUCHED_BASE:
         return BASE
     return name if name == MULTITASK else MERGED_PREFIX + name
 
 
+def methods_in_order(methods: Iterable[str]) -> tuple[str, ...]:
+    """Methods in the paper's order, then added ones by name."""
+    found = set(methods)
+    known = [method for method in _TITLES if method in found]
+    return (*known, *sorted(found.difference(known)))
+
+
 def colour(slug: str, methods: tuple[str, ...]) -> str:
     """Colour of a method or control; `methods` is the campaign's list, which fixes the colours of added ones."""
-    if slug in _PALETTE:
-        return _PALETTE[slug]
+    if slug in _PALETTE or slug not in methods:
+        return _PALETTE.get(slug, _PALETTE[RANDOM_DIRECTION])
     added = [method for method in methods if method not in _PALETTE]
     return _SPARE_COLOURS[added.index(slug) % len(_SPARE_COLOURS)]
 
 
 def marker(slug: str, methods: tuple[str, ...]) -> str:
-    """Marker of a method in scatter plots, so that colour is never the only difference."""
+    """Marker of a method or control in scatter plots, so that colour is never the only difference."""
+    if slug not in methods:
+        return _CONTROL_MARKERS.get(slug, _CONTROL_MARKERS[RANDOM_DIRECTION])
     return _MARKERS[methods.index(slug) % len(_MARKERS)]
 
 

@@ -94,9 +94,10 @@ def missing_targets(cells: pd.DataFrame, models: tuple[str, ...]) -> list[str]:
     """Score files, relative to the results folder, that would complete the cells of `models`."""
     gaps = cells[(cells["state"] == MISSING) & cells["model"].isin(models)]
     targets: dict[str, None] = {}
-    for name, value in (("model", "value"), ("anchor", "anchor_value"), ("reference", "reference_value")):
+    for name, value in (("absent", "value"), ("anchor", "anchor_value"), ("reference", "reference_value")):
         for row in gaps[gaps[value].isna()].itertuples():
-            targets[f"scores/{row.base}/{getattr(row, name)}/{row.benchmark}.json"] = None
+            models = row.absent if name == "absent" else (getattr(row, name),)
+            targets |= {f"scores/{row.base}/{model}/{row.benchmark}.json": None for model in models}
     return sorted(targets)
 
 
@@ -107,6 +108,9 @@ def _cells(scores: pd.DataFrame, scope: Scope, role: str, *, to_base: bool, anch
     reference_value, anchor_value, state (used | left out | missing), share, variance. The variance is the delta method's,
     from the standard errors of the three scores taken as independent; it is zero where the model *is* the reference or
     the anchor. Scores on the same items are positively correlated, so it errs on the wide side.
+
+    Of a method with several seeds value is the mean over them, and its error theirs (root mean square: they answer the same items, which
+    does not average out); column absent has the models that it lacks.
     """
     rows = [
         (base, model, benchmark.domain, benchmark.name, BASE if to_base else SPECIALIST_PREFIX + benchmark.domain)
@@ -116,7 +120,7 @@ def _cells(scores: pd.DataFrame, scope: Scope, role: str, *, to_base: bool, anch
     ]
     cells = pd.DataFrame(rows, columns=["base", "model", "domain", "benchmark", "reference"])
     cells["anchor"] = BASE if anchored else ""
-    value, error = _look_up(scores, cells, "model")
+    value, error, absent = _look_up_means(scores, cells, scope)
     high, high_error = _look_up(scores, cells, "reference")
     low, low_error = _look_up(scores, cells, "anchor") if anchored else (np.zeros(len(cells)), np.zeros(len(cells)))
 
@@ -129,7 +133,21 @@ def _cells(scores: pd.DataFrame, scope: Scope, role: str, *, to_base: bool, anch
     variance = (error**2 + (share * high_error) ** 2 + ((share - 1) * low_error) ** 2) / distance**2
     itself = (cells["model"] == cells["reference"]) | (cells["model"] == cells["anchor"])
     variance = np.where(itself & (state == USED), 0.0, variance)
-    return cells.assign(value=value, reference_value=high, anchor_value=low, state=state, share=share, variance=variance)
+    return cells.assign(absent=absent, value=value, reference_value=high, anchor_value=low, state=state, share=share, variance=variance)
+
+
+def _look_up_means(scores: pd.DataFrame, cells: pd.DataFrame, scope: Scope) -> tuple[np.ndarray, np.ndarray, list[tuple[str, ...]]]:
+    """Value and standard error of the model of each cell, of several seeds together, and the models that lack a score."""
+    value, error = _look_up(scores, cells, "model")
+    absent: list[tuple[str, ...]] = [(model,) if gone else () for model, gone in zip(cells["model"], np.isnan(value), strict=True)]
+    for first, models in scope.several.items():
+        rows = np.flatnonzero(cells["model"] == first)
+        each = [_look_up(scores, cells.iloc[rows].assign(model=model), "model") for model in models]
+        values, errors = np.array([found[0] for found in each]), np.array([found[1] for found in each])
+        value[rows], error[rows] = values.mean(axis=0), np.sqrt((errors**2).mean(axis=0))
+        for row, gone in zip(rows, np.isnan(values).T, strict=True):
+            absent[row] = tuple(model for model, lacks in zip(models, gone, strict=True) if lacks)
+    return value, error, absent
 
 
 def _look_up(scores: pd.DataFrame, cells: pd.DataFrame, who: str) -> tuple[np.ndarray, np.ndarray]:

@@ -46,3 +46,17 @@ def published_bases() -> dict[str, dict[str, Any]]:
 def published_names() -> dict[str, str]:
     """The paper's name of each of its bases, by the catalogue's."""
     return {name.lower(): name for name in published_table(7).index if name != OVERALL}
+
+
+PUBLISHED_NEEDS = {
+    "model_soup": "nothing",
+    "task_arithmetic": "validation",
+    "fisher": "training",
+    "regmean": "training and validation",
+    "ties": "validation",
+    "dare": "validation",
+    "consensus_ta": "validation",
+    "dataless_localize_and_stitch": "validation",
+    "localize_and_stitch": "training",
+}
+"""The data that went into the paper's results: statistics of training data (section 3.2), and grids searched on surrogates (Table 6)."""

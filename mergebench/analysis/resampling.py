@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mergebench.analysis.items import BEST_F1, SMOOTHING, Outcomes, Part, Ranked, read_outcomes
+from mergebench.analysis.items import BEST_F1, SMOOTHING, Model, Outcomes, Part, Ranked, read_outcomes
 from mergebench.analysis.scope import Scope
 from mergebench.errors import MergebenchError
 
 RESAMPLES = 2000
 SEED = 20250521
 _BLOCK = 100
-_TOLERANCE = 1e-6
+TOLERANCE = 1e-6
 
 
 def weights(benchmark: str, strata: np.ndarray, draws: Iterable[int]) -> np.ndarray:
@@ -69,17 +69,34 @@ def resampled_scores(
         if not mine:
             continue
         outcomes = read_outcomes(benchmark.name, benchmark.aggregate, mine)
-        again = scores(outcomes, np.ones((1, len(outcomes.strata))))[0]
-        for model, value in zip(outcomes.models, again, strict=True):
-            recorded = values[(*model, benchmark.name)]
-            if not abs(value - recorded) <= _TOLERANCE:
-                raise MergebenchError(
-                    f"{mine[model]} gives a score of {value:.6f}, but the record beside it says {recorded:.6f}; delete both so that they "
-                    "are made again."
-                )
+        check(outcomes, mine, {model: float(values[(*model, benchmark.name)]) for model in mine})
         for model, draws in zip(outcomes.models, replicate(outcomes, resamples), strict=True):
             found[(*model, benchmark.name)] = draws
     return found
+
+
+def check(outcomes: Outcomes, files: Mapping[Model, Path], recorded: Mapping[Model, float]) -> None:
+    """Make sure that items give the scores that are recorded beside them.
+
+    Args:
+        outcomes: all items of one benchmark.
+        files: where they come from.
+        recorded: value of each model's record.
+
+    Raises:
+        MergebenchError: they do not.
+    """
+    for model, value in zip(outcomes.models, point(outcomes), strict=True):
+        if not abs(value - recorded[model]) <= TOLERANCE:
+            raise MergebenchError(
+                f"{files[model]} gives a score of {value:.6f}, but the record beside it says {recorded[model]:.6f}; delete both so that "
+                "they are made again."
+            )
+
+
+def point(outcomes: Outcomes) -> np.ndarray:
+    """Every model's score on the items as they are: float64 (models,)."""
+    return scores(outcomes, np.ones((1, len(outcomes.strata))))[0]
 
 
 def replicate(outcomes: Outcomes, resamples: int = RESAMPLES, block: int = _BLOCK) -> np.ndarray:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mergebench.analysis.cost_table import TABLES as COST_TABLES
 from mergebench.analysis.costs import method_costs, read_costs, read_searches
+from mergebench.analysis.difference_table import TABLES as DIFFERENCE_TABLES
 from mergebench.analysis.efficiency import read_jobs
 from mergebench.analysis.fidelity import read_surrogates
 from mergebench.analysis.figures import draw, save
+from mergebench.analysis.guideline_table import TABLES as GUIDELINE_TABLES
 from mergebench.analysis.inference_tables import TABLES as INFERENCE_TABLES
+from mergebench.analysis.interference_tables import TABLES as INTERFERENCE_TABLES
 from mergebench.analysis.items import item_files
+from mergebench.analysis.latex import to_latex
 from mergebench.analysis.losses import read_losses
 from mergebench.analysis.outputs import FIGURE_FORMATS, FILENAMES, TABLE_FORMATS
+from mergebench.analysis.pareto_table import TABLES as PARETO_TABLES
+from mergebench.analysis.prepared import read_prepared
 from mergebench.analysis.render import to_csv, to_markdown
 from mergebench.analysis.scope import Scope
 from mergebench.analysis.scores import read_scores, select
+from mergebench.analysis.seed_table import TABLES as SEED_TABLES
+from mergebench.analysis.setting_tables import TABLES as SETTING_TABLES
 from mergebench.analysis.tables import TABLES as RESULT_TABLES
 from mergebench.analysis.tables import Evidence
 from mergebench.analysis.winners import read_winners
@@ -23,8 +32,18 @@ from mergebench.errors import MergebenchError
 if TYPE_CHECKING:
     from mergebench.artifacts import Job
 
-TABLES = RESULT_TABLES | INFERENCE_TABLES
-RENDERERS = {"csv": to_csv, "md": to_markdown}
+TABLES = (
+    RESULT_TABLES
+    | INFERENCE_TABLES
+    | SEED_TABLES
+    | COST_TABLES
+    | DIFFERENCE_TABLES
+    | PARETO_TABLES
+    | GUIDELINE_TABLES
+    | SETTING_TABLES
+    | INTERFERENCE_TABLES
+)
+RENDERERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 _OF_THE_WRAPPER = ("manifest", "cost")
 
 
@@ -32,9 +51,9 @@ def run(job: Job) -> dict[str, Any]:
     """Write the tables and figures whose file names the job's outputs have; any subset of `outputs.FILENAMES`.
 
     Inputs: `scores` and `costs` (JSON records), `items` (parquet, of the scores), `searches` (parquet logs) and `winners` (YAML) of
-    tuning, `merges` (manifests of merged models), `losses` (JSONL of training); each may be incomplete or absent, which shows as
-    missing cells, and may hold more than the campaign, which is left out. Spec: see `Scope.from_spec`; its warnings stand in
-    everything that is written.
+    tuning, `merges` (manifests of merged models), `losses` (JSONL of training), `prepared` (manifests of data), `interference` (parquet,
+    of task vectors); each may be incomplete or absent, which shows as missing cells, and may hold more than the campaign, which is left
+    out. Spec: see `Scope.from_spec`; its warnings stand in everything that is written.
 
     Returns:
         Number of score records used, and the names of what was written.
@@ -46,11 +65,14 @@ def run(job: Job) -> dict[str, Any]:
     scope = Scope.from_spec(job.spec)
     everything = read_scores(job.paths("scores"))
     scores = select(everything, scope)
-    costs = method_costs(read_costs(job.paths("costs")), read_searches(job.paths("searches")), scope)
+    charges = read_costs(job.paths("costs"))
+    costs = method_costs(charges, read_searches(job.paths("searches")), scope)
     jobs, losses = read_jobs(job.paths("costs"), scope), read_losses(job.paths("losses"))
     surrogates = read_surrogates(everything, job.paths("searches"), job.paths("merges"), scope)
     winners = read_winners(job.paths("winners"), scope)
-    evidence = Evidence(scope, scores, costs, jobs, losses, surrogates, winners, item_files(job.paths("items")))
+    prepared = read_prepared(job.paths("prepared"))
+    items = item_files(job.paths("items"))
+    evidence = Evidence(scope, scores, costs, jobs, losses, surrogates, winners, items, charges, prepared, job.paths("interference"))
 
     tables = {name: TABLES[name](evidence) for name in _stems(wanted, TABLE_FORMATS)}
     figures = {name: draw(name, evidence) for name in _stems(wanted, FIGURE_FORMATS)}

@@ -59,7 +59,7 @@ def select(scores: pd.DataFrame, scope: Scope) -> pd.DataFrame:
         MergebenchError: a score's role or domain is not the one that the campaign gives its benchmark.
     """
     listed = {benchmark.name: benchmark for benchmark in scope.benchmarks}
-    ours = scores["base"].isin(scope.bases) & scores["model"].isin(scope.models) & scores["benchmark"].isin(list(listed))
+    ours = scores["base"].isin(scope.bases) & scores["model"].isin(scope.scored) & scores["benchmark"].isin(list(listed))
     kept = scores[ours].reset_index(drop=True)
     for key in ("role", "domain"):
         expected = kept["benchmark"].map({name: getattr(benchmark, key) for name, benchmark in listed.items()})

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mergebench.analysis.comparisons import ALPHA, best_group, compare
+from mergebench.analysis.costs import COST_COLUMNS
 from mergebench.analysis.efficiency import by_rule
 from mergebench.analysis.fidelity import EVERY_DOMAIN, EVERY_MODEL, FEWEST, MERGED, correlations, points
+from mergebench.analysis.interference import Interference, read_interference
 from mergebench.analysis.labels import (
     BASE,
     BEST_SPECIALIST,
     MERGED_PREFIX,
-    MULTITASK,
-    UNTOUCHED_BASE,
+    RANDOM_DIRECTION,
     model_of,
     model_title,
     signed,
@@ -38,6 +41,8 @@ from mergebench.analysis.normalise import (
 )
 from mergebench.analysis.resampling import RESAMPLES, resampled_scores
 from mergebench.analysis.scope import FORGETTING, IN_DOMAIN, SURROGATE, Scope
+from mergebench.analysis.seeds import by_seed, mean_draws, spread
+from mergebench.analysis.spending import spending
 from mergebench.analysis.uncertainty import ALL_DOMAINS, Draws, Where, carry
 
 OVERALL = "Overall"
@@ -76,6 +81,14 @@ class Evidence:
     surrogates: pd.DataFrame
     winners: pd.DataFrame
     items: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
+    charges: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COST_COLUMNS))
+    prepared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    interference_files: Sequence[Path] = ()
+
+    @cached_property
+    def interference(self) -> Interference:
+        """How the task vectors of each base relate to each other."""
+        return read_interference(self.interference_files, self.scope)
 
     @cached_property
     def performance(self) -> pd.DataFrame:
@@ -99,9 +112,15 @@ class Evidence:
 
     @cached_property
     def draws(self) -> dict[str, Draws]:
-        """Performance, retention and recovery on resampled items."""
+        """Performance, retention and recovery on resampled items, of methods with several seeds on resampled seeds too."""
         measures = {"performance": self.performance, "retention": self.retention, "recovery": self.recovery}
-        return {measure: carry(cells, self.resampled, RESAMPLES) for measure, cells in measures.items()}
+        resampled = mean_draws(self.resampled, self.scope)
+        return {measure: carry(cells, resampled, RESAMPLES) for measure, cells in measures.items()}
+
+    @cached_property
+    def seeds(self) -> pd.DataFrame:
+        """Performance, retention and recovery of every seed of the methods and controls that draw random numbers."""
+        return by_seed(self.scores, self.scope)
 
     def method_draws(self, measure: str, base: str) -> dict[str, np.ndarray]:
         """A measure's draws of the methods on one base or overall; a method without a score has none."""
@@ -109,14 +128,20 @@ class Evidence:
         return {method: each for method, each in found.items() if each is not None}
 
     @cached_property
+    def comparisons(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """Paired tests of every two methods, by measure and base."""
+        where = itertools.product(("performance", "retention"), (*self.scope.bases, OVERALL))
+        return {(measure, base): compare(self.method_draws(measure, base)) for measure, base in where}
+
+    @cached_property
     def best_groups(self) -> dict[tuple[str, str], tuple[str, ...]]:
         """Methods that are not separable from the best, by measure and base; none where no items are known."""
-        found = {}
-        for measure in ("performance", "retention"):
-            for base in (*self.scope.bases, OVERALL):
-                draws = self.method_draws(measure, base)
-                found[measure, base] = best_group(draws, compare(draws))
-        return found
+        return {where: best_group(self.method_draws(*where), pairs) for where, pairs in self.comparisons.items()}
+
+    @cached_property
+    def spending(self) -> pd.DataFrame:
+        """Hours, memory, energy and price of every method, by base and over the bases."""
+        return spending(self.charges, self.scope)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -136,14 +161,33 @@ class Evidence:
             parts[name] = both["share"]
             parts[f"{name}_se"] = both["standard_error"]
         rows = [(base, name) for base in (*self.scope.bases, OVERALL) for name in self.scope.compared]
+        self._add_spread(parts)
         models = pd.MultiIndex.from_tuples([(base, model_of(name)) for base, name in rows])
         frame = pd.DataFrame({name: part.reindex(models).to_numpy() for name, part in parts.items()})
         frame.index = pd.MultiIndex.from_tuples(rows, names=["base", "method"])
         return frame
 
+    def _add_spread(self, parts: dict[str, pd.Series]) -> None:
+        """Widen the standard errors of methods with several seeds by that of the mean over seeds, deviation / sqrt(n)."""
+        if not self.scope.several:
+            return
+        found = spread(self.seeds)
+        for measure in ("performance", "retention", "recovery"):
+            errors = parts[f"{measure}_se"]
+            overall = pd.Series(0.0, index=found.index.unique("method"))
+            for (base, method), row in found[measure].iterrows():
+                if base == OVERALL or row["n"] < 2:
+                    continue
+                squared = row["deviation"] ** 2 / row["n"]
+                overall[method] += squared / len(self.scope.bases) ** 2
+                errors[base, model_of(method)] = np.hypot(errors[base, model_of(method)], np.sqrt(squared))
+            for method in overall.index:
+                errors[OVERALL, model_of(method)] = np.hypot(errors[OVERALL, model_of(method)], np.sqrt(overall[method]))
+
 
 def normalised_performance(evidence: Evidence) -> Table:
-    """Layout of the paper's Table 7, with the untouched base, the best single specialist and the multitask model as controls."""
+    """Layout of the paper's Table 7, with the untouched base, the best single specialist, a random direction and the multitask model as
+    controls."""
     frame = _wide(evidence, "performance")
     best = best_specialists(evidence)
     frame.insert(2, BEST_SPECIALIST, [*best["share"], best["share"].mean(skipna=False)])
@@ -155,6 +199,7 @@ def normalised_performance(evidence: Evidence) -> Table:
             "Rule: score of the model / score of the domain's specialist, per benchmark; unweighted mean over the benchmarks of "
             "a domain, then over the domains, then over the bases (Overall). 100 = as good as five specialists.",
             *([f"Best single specialist: {', '.join(which)}; chosen for this number, which flatters it."] if which else []),
+            *_control_notes(evidence),
             *_mark_note(evidence, "performance"),
             *_gaps(evidence, evidence.performance, "its specialist scores"),
         ],
@@ -173,6 +218,7 @@ def forgetting(evidence: Evidence) -> Table:
             "Rule: score of the model / score of its base, per forgetting benchmark; unweighted mean over "
             f"{', '.join(benchmark.title for benchmark in evidence.scope.of_role(FORGETTING))}, then over the bases (Overall). "
             "100 = nothing forgotten.",
+            *_control_notes(evidence),
             *_mark_note(evidence, "retention"),
             *_gaps(evidence, evidence.retention, "the base scores"),
         ],
@@ -189,6 +235,7 @@ def runtime(evidence: Evidence) -> Table:
         "runtime",
         frame,
         [
+            "Rule: sums of seconds over the jobs of the method on that base; the highest of their peaks.",
             "Algorithm: merging, and the statistics that the method reads (Fisher, Gram matrices, masks). Validation: scoring "
             "candidates on the surrogates. Loading models and starting processes are in neither. Peak memory: resident memory "
             "of the method's largest job.",
@@ -229,7 +276,7 @@ def specialisation(evidence: Evidence) -> Table:
         [
             "Rule: unweighted mean of the raw scores over the benchmarks of a domain, times 100; the gain is the difference to "
             "the base. A good set of specialists gains on the diagonal and changes little elsewhere.",
-            *_missing(missing_targets(evidence.performance, shown)),
+            *missing_note(missing_targets(evidence.performance, shown)),
         ],
         display=display,
         headings={"base": "Base", "model": "Model", **{domain: title(domain) for domain in scope.domains}},
@@ -245,7 +292,7 @@ def scores(evidence: Evidence) -> Table:
         [
             (base, model, each.name, each.role, each.domain)
             for base in scope.bases
-            for model in scope.models
+            for model in scope.scored
             for each in benchmarks
             if scope.expects(model, each) or (base, model, each.name) in known.index
         ],
@@ -257,7 +304,7 @@ def scores(evidence: Evidence) -> Table:
     gaps = grid[grid["value"].isna()]
     without_error = grid["standard_error"].isna() & grid["value"].notna()
     shown = [each for each in benchmarks if each.role != SURROGATE]
-    order = {"index": [(base, each.name) for base in scope.bases for each in shown], "columns": list(scope.models)}
+    order = {"index": [(base, each.name) for base in scope.bases for each in shown], "columns": list(scope.scored)}
     cells = grid.assign(points=grid["value"] * 100, asked=1).set_index(["base", "benchmark", "model"])
     wide = cells["points"].unstack("model").reindex(**order).astype(object)
     wide = wide.where(cells["asked"].unstack("model").reindex(**order).notna(), NOT_APPLICABLE)
@@ -272,7 +319,7 @@ def scores(evidence: Evidence) -> Table:
         [
             "Rule: the benchmark's headline metric, times 100. The CSV file has one row per score, in [0, 1], with its standard "
             "error (n/a: the metric has none) and the number of items. Specialists are not scored on the forgetting benchmarks.",
-            *_missing([f"scores/{row.base}/{row.model}/{row.benchmark}.json" for row in gaps.itertuples()]),
+            *missing_note([f"scores/{row.base}/{row.model}/{row.benchmark}.json" for row in gaps.itertuples()]),
         ],
         display=display,
         headings={"base": "Base", "benchmark": "Benchmark"},
@@ -286,7 +333,7 @@ def headline(evidence: Evidence) -> Table:
     frame = frame.rename(columns={"performance": "normalised_performance", "performance_se": "standard_error"})
     frame = frame[["base", "method", "normalised_performance", "standard_error", "recovery", "retention"]]
     costs = evidence.costs.reindex(pd.MultiIndex.from_frame(frame[["base", "method"]]))
-    unpriced = frame["method"].isin([UNTOUCHED_BASE, MULTITASK]) | (frame["base"] == OVERALL)
+    unpriced = ~frame["method"].isin(evidence.scope.methods) | (frame["base"] == OVERALL)
     for column in ("algorithm_seconds", "validation_seconds", "peak_memory_mib"):
         frame[column] = pd.Series(costs[column].to_numpy(), dtype=object).mask(unpriced, NOT_APPLICABLE)
     frame["best_group"] = [_in_best_group(evidence, "performance", *row) for row in zip(frame["base"], frame["method"], strict=True)]
@@ -303,10 +350,11 @@ def headline(evidence: Evidence) -> Table:
         "headline",
         frame,
         [
-            "Normalised performance: % of the specialists (mean over benchmarks, then domains, then bases), ± one standard error "
-            "from the number of scored items (delta method; merged models and specialists).",
+            "Rule: unweighted means over benchmarks, then domains, then bases. Normalised performance: % of the specialists, ± one "
+            "standard error from the number of scored items (delta method; merged models and specialists).",
             "Recovery: (model - base) / (specialist - base), same means: 0 = untouched base, 100 = specialists. "
             "Retention: % of the base's score on the forgetting benchmarks.",
+            *_control_notes(evidence),
             *_mark_note(evidence, "performance"),
             *_gaps(evidence, evidence.performance, "its specialist scores"),
             *_gaps(evidence, evidence.recovery, "its specialist gains", missing=False),
@@ -346,7 +394,7 @@ def tuning(evidence: Evidence) -> Table:
             "the domain's specialist; of equal ones the first in the order of the grid. A method that draws random numbers is tuned with "
             "several seeds where `tuning.seeds` says so: the objective is their mean, the spread their standard deviation.",
             "Evaluations: candidates that were scored, each seed counted, a block of items as its share, equal weights once.",
-            *_missing(unsearched),
+            *missing_note(unsearched),
         ],
         display=frame.assign(method=frame["method"].map(title)),
         headings={
@@ -366,7 +414,7 @@ def tuning(evidence: Evidence) -> Table:
 def fidelity(evidence: Evidence) -> Table:
     """Whether the surrogates, on which methods are tuned, rank models as the benchmarks do."""
     scope = evidence.scope
-    found = points(evidence.surrogates, evidence.performance, scope)
+    found = points(evidence.surrogates, performance_cells(evidence.scores, scope.apart()), scope)  # a model, not a mean over seeds
     frame = correlations(found, scope, OVERALL)
     scored = set(found[["base", "domain", "model"]].itertuples(index=False, name=None))
     counted = set(domain_shares(evidence.performance).index.droplevel("model"))
@@ -426,6 +474,7 @@ def efficiency(evidence: Evidence) -> Table:
         "efficiency",
         frame.astype(object).where(frame.notna(), NOT_APPLICABLE),
         [
+            "Rule: over all jobs of a rule that have succeeded.",
             "Used / requested: mean over jobs of each job's share. Memory: the highest resident memory of a job on a node. Time: of "
             "the attempt that succeeded, from its start to its outputs. GPUs: those that a job saw and computed on.",
             "Failed attempts: those of the jobs that have succeeded since, and the time that they took.",
@@ -515,6 +564,19 @@ def _marked(evidence: Evidence, frame: pd.DataFrame, measure: str) -> pd.DataFra
     return display
 
 
+def _control_notes(evidence: Evidence) -> list[str]:
+    """What random directions are, and which numbers are means over seeds."""
+    notes = []
+    if RANDOM_DIRECTION in evidence.scope.controls:
+        notes.append(
+            f"{title(RANDOM_DIRECTION)}: every tensor of the base moved as far as Model Soup moves it, at random. A control, not a method."
+        )
+    several = [f"{title(name)} ({len(models)})" for name, models in evidence.scope.seeds.items() if len(models) > 1]
+    if several:
+        notes.append(f"Means over seeds: {', '.join(several)}; errors and intervals hold their spread. The table `seeds` has each of them.")
+    return notes
+
+
 def _mark_note(evidence: Evidence, measure: str) -> list[str]:
     if not any(group for (which, _), group in evidence.best_groups.items() if which == measure):
         return []
@@ -531,11 +593,12 @@ def _gaps(evidence: Evidence, cells: pd.DataFrame, why: str, *, missing: bool = 
     notes = [f"Left out, because {why} less than {FLOOR * 100:g} points there: {', '.join(out)}."] if out else []
     if missing:
         models = tuple(model_of(name) for name in evidence.scope.compared)
-        notes += _missing(missing_targets(cells, models))
+        notes += missing_note(missing_targets(cells, models))
     return notes
 
 
-def _missing(targets: list[str]) -> list[str]:
+def missing_note(targets: list[str]) -> list[str]:
+    """The note that names the files which would fill what a table lacks; none if it lacks nothing."""
     if not targets:
         return []
     return [f"Missing until these are made: {', '.join(f'`{target}`' for target in targets[:_LISTED])}{_and_more(targets)}."]

@@ -80,6 +80,9 @@ SCHEMAS: dict[str, dict[str, Kind]] = {
     "train_safety": _ANSWERED,
 }
 
+# Fields that tell which rows ask about the same thing, where the source says: what was translated, varied or answered several times.
+REPEATED: dict[str, str] = {"m_hellaswag": "source", "xstest": "focus", "conala": "question_id"}
+
 
 def schema(dataset: str) -> dict[str, Kind]:
     """The fields of a dataset's rows; a training set that the package does not know has prompts and responses."""
@@ -106,6 +109,11 @@ def check_rows(dataset: str, rows: Sequence[Row]) -> None:
                 raise MergebenchError(
                     f"{dataset}, row {number} (id {row.get('id')!r}): {field!r} is {_describe(row[field])}; expected {kind.says}."
                 )
+        repeated = REPEATED.get(dataset)
+        if repeated in row and not TEXT.holds(row[repeated]):
+            raise MergebenchError(
+                f"{dataset}, row {number} (id {row.get('id')!r}): {repeated!r} is {_describe(row[repeated])}; expected {TEXT.says}."
+            )
         _check_fit(dataset, number, row)
     counts = Counter(row["id"] for row in rows)
     identifier, times = counts.most_common(1)[0]

@@ -19,13 +19,14 @@ SEED = 20250521
 
 @dataclass
 class Item:
-    """One scored row."""
+    """One scored row; rows of equal `cluster` ask about the same thing, one without stands for itself."""
 
     id: str
     group: str
     outcome: float
     response: str
     extra: dict[str, Any] = field(default_factory=dict)
+    cluster: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from mergebench.artifacts import read_json
 from mergebench.errors import MergebenchError
 from mergebench.evaluation import answers, bleu, instruction_following, mathematics
 from mergebench.evaluation.aggregate import Item
+from mergebench.evaluation.clusters import cluster_of
 from mergebench.evaluation.local_tasks import LocalTask, load_task, sha256
 from mergebench.evaluation.questions import Questions
 from mergebench.evaluation.responses import CUT, STOPPED, Answers, Response
@@ -240,6 +241,7 @@ def _items(task: LocalTask, samples: Samples) -> list[Item]:
                 outcome=float(detail.pop("outcome")),
                 response=detail.pop("response"),
                 extra=detail | others.get(sample["doc_id"], {}),
+                cluster=cluster_of(doc, metadata),
             )
         )
     return items

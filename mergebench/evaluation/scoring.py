@@ -90,6 +90,7 @@ def _frame(items: Sequence[Item]) -> "pandas.DataFrame":
             "item": [item.id for item in items],
             "outcome": [item.outcome for item in items],
             "group": [item.group for item in items],
+            "cluster": [item.cluster for item in items],
             "response": [_utf8(item.response) for item in items],
             "extracted": pandas.Series([_text(item.extra.get("extracted")) for item in items], dtype=object),
             "extra": [_utf8(json.dumps({k: v for k, v in item.extra.items() if k != "extracted"}, sort_keys=True)) for item in items],

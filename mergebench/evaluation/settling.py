@@ -9,6 +9,7 @@ from typing import Any
 from mergebench.errors import MergebenchError
 from mergebench.evaluation import safety
 from mergebench.evaluation.aggregate import Item
+from mergebench.evaluation.clusters import cluster_of
 from mergebench.evaluation.code import programs
 from mergebench.evaluation.questions import Questions
 from mergebench.evaluation.responses import Answers
@@ -79,7 +80,8 @@ def _items(questions: Questions, answers: Answers) -> list[Item]:
             )
         texts = [response.text for response in found]
         several = {"responses": texts} if len(texts) > 1 else {}
-        items.append(Item(str(doc["id"]), str(doc[group]) if group else "", math.nan, texts[0], several))
+        inside, cluster = str(doc[group]) if group else "", cluster_of(doc, questions.metadata)
+        items.append(Item(str(doc["id"]), inside, math.nan, texts[0], several, cluster))
     return items
 
 

@@ -1,12 +1,14 @@
-"""Random masks by counting: entry i of a tensor has its own number, whatever is computed before, beside or after it.
+"""Random numbers by counting: entry i of a tensor has its own number, whatever is computed before, beside or after it.
 
 The generator is SplitMix64 (Steele, Lea and Flood, 2014): number i of a key is a fixed mixing of key + (i + 1) * gamma. Any part of
-a tensor can be drawn alone, so masks depend neither on chunks nor on shards, threads or the order of tensors.
+a tensor can be drawn alone, so results depend neither on chunks nor on shards, threads or the order of tensors.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from statistics import NormalDist
 
 import numpy as np
 
@@ -40,3 +42,20 @@ def keep(key: int, count: int, probability: float) -> np.ndarray:
         part = min(CHUNK, count - start)
         kept[start : start + part] = draw(key, start, part) < limit
     return kept
+
+
+@functools.cache
+def quantiles() -> np.ndarray:
+    """The standard normal distribution in 65,536 equally likely steps: the middle quantile of each, float32 (65536,), ascending.
+
+    A table, because logarithms and cosines differ in their last bits between processors, and a merge must not.
+    """
+    normal = NormalDist()
+    half = np.array([normal.inv_cdf((i + 0.5) / 2**16) for i in range(2**15)], np.float32)
+    return np.concatenate([half, -half[::-1]])
+
+
+def normal(key: int, start: int, count: int) -> np.ndarray:
+    """Normally distributed numbers, from the upper halves of `draw`: float32 (count,), mean 0, variance 1, none of them 0."""
+    found: np.ndarray = quantiles()[draw(key, start, count) >> np.uint32(16)]
+    return found

@@ -19,19 +19,23 @@ class Declaration:
     """One method as the workflow sees it.
 
     Attributes:
+        data: what the paper lets it use: "nothing", "training" samples or "validation" scores.
         statistics: kinds of calibration statistics that it reads ("fisher", "gram", "mask").
         spectra: whether it reads the magnitude spectra of the task vectors.
         calibration: whether it passes calibration rows through the models itself.
         random: whether its result depends on the seed.
+        control: whether it is there to compare methods with, and is none of them.
         grid_parameters: what its grid may vary: name -> (lowest, highest) value.
         per_domain: those of them that are tuned for one domain at a time.
         parameters: every parameter that can be fixed in the configuration.
     """
 
+    data: str
     statistics: tuple[str, ...]
     spectra: bool
     calibration: bool
     random: bool
+    control: bool
     grid_parameters: dict[str, tuple[float, float]]
     per_domain: tuple[str, ...]
     parameters: tuple[str, ...]
@@ -62,10 +66,12 @@ def _read(path: Path) -> Declaration:
         grid[SCALE] = (-math.inf, math.inf)
         parameters.append(SCALE)
     return Declaration(
+        data=_literal(keywords.get("data"), "nothing"),
         statistics=tuple(_literal(keywords.get("statistics"), ())),
         spectra=bool(_literal(keywords.get("spectra"), False)),
         calibration="propagation" in keywords,
         random=bool(_literal(keywords.get("random"), False)),
+        control=bool(_literal(keywords.get("control"), False)),
         grid_parameters=grid,
         per_domain=tuple(per_domain),
         parameters=tuple(parameters),

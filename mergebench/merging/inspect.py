@@ -11,7 +11,6 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,63 +19,9 @@ import numpy as np
 from mergebench.checkpoints.audit import audit
 from mergebench.checkpoints.reader import Checkpoint
 from mergebench.errors import MergebenchError
-from mergebench.kernels.relate import count_relations, products
-from mergebench.merging.cuts import Cuts
 from mergebench.merging.models import Models
-from mergebench.merging.passes import blocks
 from mergebench.vectors.measure import measure
-from mergebench.vectors.walk import BLOCK, Chunk, chunks, ordered
-
-
-@dataclass
-class Relations:
-    """Sums over some parameters; n task vectors.
-
-    Attributes:
-        entries: Parameters seen.
-        products: Inner products, float64 (n, n).
-        zeros: Entries that are zero, int64 (n,).
-        conflicts: Entries at which two have opposite signs, int64 (n, n).
-        overlaps: Entries that are large in both, int64 (n, n).
-    """
-
-    entries: int
-    products: np.ndarray
-    zeros: np.ndarray
-    conflicts: np.ndarray
-    overlaps: np.ndarray
-
-    @classmethod
-    def none(cls, n: int) -> Relations:
-        """Nothing seen."""
-        return cls(0, np.zeros((n, n)), np.zeros(n, np.int64), np.zeros((n, n), np.int64), np.zeros((n, n), np.int64))
-
-    def add(self, other: Relations) -> None:
-        """Add another part."""
-        self.entries += other.entries
-        self.products += other.products
-        self.zeros += other.zeros
-        self.conflicts += other.conflicts
-        self.overlaps += other.overlaps
-
-    def record(self, names: Sequence[str]) -> dict[str, Any]:
-        """Norms and zero fractions by model; cosines, sign conflicts and overlaps by pair, null where a vector is zero."""
-        norms = np.sqrt(np.diag(self.products))
-        pairs = [(a, b) for a in range(len(names)) for b in range(a + 1, len(names))]
-        return {
-            "parameters": self.entries,
-            "norms": dict(zip(names, norms.tolist(), strict=True)),
-            "zero_fractions": {name: int(zero) / max(self.entries, 1) for name, zero in zip(names, self.zeros, strict=True)},
-            "pairs": [
-                {
-                    "models": [names[a], names[b]],
-                    "cosine": float(self.products[a, b] / (norms[a] * norms[b])) if norms[a] and norms[b] else None,
-                    "sign_conflicts": int(self.conflicts[a, b]) / max(self.entries, 1),
-                    "overlap": _ratio(self.overlaps[a, b], min(self.overlaps[a, a], self.overlaps[b, b])),
-                }
-                for a, b in pairs
-            ],
-        }
+from mergebench.vectors.relations import Relations, relate
 
 
 def inspect(options: argparse.Namespace) -> None:
@@ -118,32 +63,42 @@ def compare(base: Checkpoint, specialists: Mapping[str, Checkpoint], *, density:
     spectra = measure(base, order, names, densities=[[density]] * len(order), threads=threads)
     cuts = [spectrum.cut(round(density * spectrum.total)) for spectrum in spectra]
     limits = np.array([cut.limit for cut in cuts], np.uint32)
-    nothing = Cuts(models.domains, BLOCK)
-
-    def work(chunk: Chunk) -> tuple[str, Relations]:
-        found = Relations.none(len(order))
-        for block in blocks(models, chunk, nothing):
-            found.entries += block.base.size
-            products(block.vectors, found.products)
-            count_relations(block.vectors, limits, found.zeros, found.conflicts, found.overlaps)
-        return chunk.name, found
-
     by_kind: dict[str, Relations] = {}
     whole = Relations.none(len(order))
-    for name, part in ordered(chunks(models, names), work, threads):
+    for name, part in relate(base, order, names, limits, threads=threads):
         whole.add(part)
         by_kind.setdefault(kind_of(name), Relations.none(len(order))).add(part)
     return {
         "density": density,
         "thresholds": {domain: cut.value if math.isfinite(cut.value) else None for domain, cut in zip(models.domains, cuts, strict=True)},
-        **whole.record(models.domains),
-        "kinds": {kind: part.record(models.domains) for kind, part in sorted(by_kind.items())},
+        **_record(whole, models.domains),
+        "kinds": {kind: _record(part, models.domains) for kind, part in sorted(by_kind.items())},
     }
 
 
 def kind_of(name: str) -> str:
     """The kind of layer that a tensor belongs to: its name without the model's prefix and the layer's number."""
     return re.sub(r"^.*?\.(layers|h|blocks)\.\d+\.", "", name).removeprefix("model.")
+
+
+def _record(found: Relations, names: Sequence[str]) -> dict[str, Any]:
+    """Norms and zero fractions by model; cosines, sign conflicts and overlaps by pair, null where a vector is zero."""
+    norms, entries, overlaps = np.sqrt(np.diag(found.products)), max(found.entries, 1), found.overlaps
+    pairs = [(a, b) for a in range(len(names)) for b in range(a + 1, len(names))]
+    return {
+        "parameters": found.entries,
+        "norms": dict(zip(names, norms.tolist(), strict=True)),
+        "zero_fractions": {name: (found.entries - int(moved)) / entries for name, moved in zip(names, found.moved, strict=True)},
+        "pairs": [
+            {
+                "models": [names[a], names[b]],
+                "cosine": float(found.products[a, b] / (norms[a] * norms[b])) if norms[a] and norms[b] else None,
+                "sign_conflicts": int(found.conflicts[a, b]) / entries,
+                "overlap": _ratio(overlaps[a, b], min(overlaps[a, a], overlaps[b, b])),
+            }
+            for a, b in pairs
+        ],
+    }
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

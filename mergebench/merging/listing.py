@@ -21,7 +21,11 @@ def listing() -> str:
 
 def _method(method: Method) -> str:
     summary = (inspect.getdoc(method.direction) or "").split("\n", maxsplit=1)[0]
-    lines = [summary, f"needs: {', '.join(_needs(method))}; works on one {method.scope} at a time"]
+    lines = [
+        summary,
+        *(["a control, not a method"] if method.control else []),
+        f"needs: {', '.join(_needs(method))}; works on one {method.scope} at a time",
+    ]
     for parameter in method.parameters.values():
         lines.append(f"{parameter.name}: {parameter.describe()}, default {parameter.default!r}")
     if method.grid:

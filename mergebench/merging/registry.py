@@ -137,6 +137,7 @@ class Method:
         through_thresholds: Parameters that act through thresholds alone: two values that keep the same entries are one candidate.
         propagation: For methods of scope "layer": (Job, Models) -> `layers.Propagation`: what the stages that merge hand it, calibration
             samples of every domain, on their way through the layers merged so far.
+        control: Whether it is there to compare methods with, and is none of them: it has no rank, no claim is about it.
     """
 
     name: str
@@ -161,6 +162,7 @@ class Method:
     solve: Callable[..., Iterator[list[torch.Tensor]]] | None = None
     through_thresholds: tuple[str, ...] = ()
     propagation: Callable[..., Any] | None = None
+    control: bool = False
 
     def validate(self, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Every parameter with its value, defaults filled in.
@@ -207,6 +209,7 @@ def method(
     solve: Callable[..., Iterator[list[torch.Tensor]]] | None = None,
     through_thresholds: tuple[str, ...] = (),
     propagation: Callable[..., Any] | None = None,
+    control: bool = False,
 ) -> Callable[[Callable[..., torch.Tensor]], Callable[..., torch.Tensor]]:
     """Declare the decorated function as the merging method of the same name; see `Method` for the arguments.
 
@@ -241,6 +244,7 @@ def method(
             solve=solve,
             through_thresholds=through_thresholds,
             propagation=propagation,
+            control=control,
         )
         return function
 

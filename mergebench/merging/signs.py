@@ -9,6 +9,7 @@ import numpy as np
 
 from mergebench.kernels.bits import MAGNITUDE, as_bits
 from mergebench.kernels.compiled import compiled
+from mergebench.kernels.elect import TILE
 from mergebench.merging.lazy import torch
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 Aggregate = Literal["mean", "sum", "max"]
 ZeroSign = Literal["majority", "positive", "drop"]
-
-# Entries that are summed at a time, so that the sums stay in a core's first cache.
-TILE = 2048
 
 # How kernels are told.
 AGGREGATES = {"sum": 0, "mean": 1, "max": 2}
@@ -66,32 +64,6 @@ def merge_agreeing(trimmed: Sequence[Tensor], weights: Sequence[float], sign: Te
     elif aggregate == "mean":
         total = total / torch.where(divisor == 0, 1.0, divisor)
     return total.to(trimmed[0].dtype).float()
-
-
-@compiled
-def elect_block(trimmed, signs, zero):  # type: ignore[no-untyped-def]
-    """`elect` of a block: float32 (n, m) -> signs, float32 (m,); `zero` is written where the sum is zero.
-
-    Returns:
-        The sum of the elected signs, and at how many entries kept ones cancel to zero.
-    """
-    total, touched = np.empty(TILE), np.empty(TILE, np.uint8)
-    balance, cancelled = 0, 0
-    default = np.float32(zero)
-    for start in range(0, signs.size, TILE):
-        elected = signs[start : start + TILE]
-        total[:], touched[:] = 0, 0
-        for t in range(trimmed.shape[0]):
-            vector = trimmed[t, start : start + TILE]
-            for i in range(elected.size):
-                total[i] += np.float64(vector[i])
-                touched[i] |= np.uint8(vector[i] != 0)
-        for i in range(elected.size):
-            positive, negative = total[i] > 0, total[i] < 0
-            balance += np.int64(positive) - np.int64(negative)
-            cancelled += np.int64(touched[i]) & np.int64(not (positive or negative))
-            elected[i] = np.float32(1) if positive else np.float32(-1) if negative else default
-    return balance, cancelled
 
 
 @compiled

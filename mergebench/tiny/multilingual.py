@@ -66,7 +66,7 @@ def m_hellaswag(r: Random) -> Example:
     """A line of a glossary to be continued."""
     language, noun, adjective, item = _draw(r)
     context = _HELLASWAG[language].format(f"{adjective} {noun}")
-    return _example(r, language, noun, adjective, item, {"context": context}, context)
+    return _example(r, language, noun, adjective, item, {"context": context, "source": f"{adjective} {noun}"}, context)
 
 
 def _example(r: Random, language: str, noun: str, adjective: str, item: str, asked: dict[str, str], prompt: str) -> Example:

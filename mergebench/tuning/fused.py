@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from mergebench.artifacts import Job, write_json
-from mergebench.costs import gpu_peak_bytes, gpus_held, own_peak_bytes
+from mergebench.costs import cpu_seconds, energy_of, gpu_peak_bytes, gpus_held, own_peak_bytes
+from mergebench.energy import EnergyMeter
 from mergebench.tuning.guard import surrogates_only
 from mergebench.tuning.log import SearchLog
 from mergebench.tuning.search import search
@@ -30,7 +31,10 @@ def run(job: Job) -> dict[str, Any]:
     with surrogates_only(job), Session(job) as session:
         for method, own in job.spec["methods"].items():
             spec = {**{key: value for key, value in job.spec.items() if key != "methods"}, "method": method, **own}
-            outcome = search(session, spec, SearchLog(job.state / method / "search.jsonl"), gpus=gpus)
+            began = cpu_seconds()
+            with EnergyMeter() as energy:
+                outcome = search(session, spec, SearchLog(job.state / method / "search.jsonl"), gpus=gpus)
+                used = energy_of(energy, job.requested)
 
             def staging(name: str, method: str = method) -> Path:
                 ending = ".yaml" if name == "best" else ""
@@ -46,9 +50,11 @@ def run(job: Job) -> dict[str, Any]:
                     "method": method,
                     "part_of": job.stage,
                     "wall_seconds": round(seconds, 3),
+                    "cpu_seconds": round(cpu_seconds() - began, 3),
                     "peak_rss_bytes": own_peak_bytes(),
                     "gpu_seconds": round(seconds * gpus, 3),
                     "gpu_peak_bytes": gpu_peak_bytes(),
+                    "energy_joules": used,
                     "timing": {name: round(spent, 3) for name, spent in sorted(outcome.seconds.items())},
                 },
             )

@@ -24,7 +24,7 @@ from mergebench.errors import MergebenchError
 from mergebench.merging.statistics.calibration import FILE as CALIBRATION
 
 RELEASED = "released"
-MEASURED = ("scores", "answers", "labels", "official", "tables", "figures")
+MEASURED = ("scores", "answers", "labels", "official", "tables", "figures", "report")
 """Folders of a campaign's results that hold what models were measured with."""
 
 REAL_DATA = "MERGEBENCH_REAL_DATA"

@@ -89,6 +89,20 @@ class Spectrum:
         """Fraction of the entries that are exactly zero."""
         return 1.0 - int(self.nonzeros.sum()) / max(self.total, 1)
 
+    def require_origin(self, domain: str, base: str, specialist: str, folder: Path) -> None:
+        """Check that the spectrum is that of these models; one that does not say whose it is passes.
+
+        Args:
+            domain: Whose spectrum it is meant to be.
+            base, specialist: The digests of the models' weights.
+            folder: The specialist's, for the message.
+
+        Raises:
+            MergebenchError: It was measured on others.
+        """
+        if self.origin and (self.origin.get("base"), self.origin.get("specialist")) != (base, specialist):
+            raise MergebenchError(f"The spectrum of {domain} was measured on other weights than {folder}; run the vectors stage again.")
+
     def tensor_norms(self) -> dict[str, float]:
         """Euclidean norm of each tensor's part."""
         return dict(zip(self.names, np.sqrt(self.squares).tolist(), strict=True))

@@ -99,6 +99,8 @@ class Estimates:
     def of(self, stage: str, **wildcards: str) -> Estimate:
         """The cost of a job of `stage`, named as in `plan.MODULES`; wildcards as in its rule (`group` for evaluate)."""
         relevant = {k: v for k, v in wildcards.items() if k in RELEVANT[stage]}
+        if "method" in relevant:  # all seeds of a method cost the same
+            relevant["method"] = self.plan.merged[relevant["method"]].method
         if stage == "evaluate":  # all models of a base cost the same
             relevant["model"] = "merged" if wildcards["model"].startswith("merged_") else "other"
         key = (stage, *sorted(relevant.items()))
@@ -240,6 +242,12 @@ class Estimates:
         return self._processing(
             base, 2 * self.weights(base) / STREAM_RATE, host_bytes=PROCESS + 3 * self._largest(base), written=16_000_000
         )
+
+    def _interference(self, base: str) -> Estimate:
+        """All models are read once, and once more where nothing else measures spectra; a block of each is in memory for every thread."""
+        walks = 1 if self.plan.measured_spectra else 2
+        read = walks * (1 + len(self.plan.domains)) * self.weights(base)
+        return self._processing(base, read / STREAM_RATE, host_bytes=PROCESS + 3 * self._largest(base), written=2_000_000)
 
     def _statistics(self, base: str, kind: str) -> Estimate:
         parameters, tiny = self.parameters(base), self.tiny(base)
@@ -385,6 +393,9 @@ class Estimates:
     def _analyse(self) -> Estimate:
         return Estimate(10 + 0.005 * len(self.plan.scores), CPU_START, host_bytes=2 * PROCESS, written=20_000_000)
 
+    def _report(self) -> Estimate:
+        return Estimate(5 + 0.005 * len(self.plan.scores), CPU_START, host_bytes=PROCESS, written=10_000_000)
+
     # -- parts ---------------------------------------------------------------------------------------------
 
     def _decoding_step(self, base: str) -> float:
@@ -400,7 +411,8 @@ class Estimates:
     def merging(self, base: str, method: str) -> float:
         """Seconds of one direction: all inputs are read; solvers work several times as long; calibration rows may pass the models."""
         solver = 5 if "gram" in declared()[method].statistics else 1
-        streaming = solver * (len(self.plan.domains) + 2) * self.weights(base) / STREAM_RATE
+        walks = 2 if declared()[method].control else 1  # norms must be known before a random direction is written
+        streaming = walks * solver * (len(self.plan.domains) + 2) * self.weights(base) / STREAM_RATE
         if method not in self.plan.calibrated:
             return streaming
         need = self._propagation(base, method)
@@ -469,6 +481,7 @@ RELEVANT: dict[str, frozenset[str]] = {
         "import": ["base"],
         "train": ["base", "model"],
         "vectors": ["base"],
+        "interference": ["base"],
         "statistics": ["base", "kind"],
         "tune": ["base", "method"],
         "tune_base": ["base"],
@@ -481,6 +494,7 @@ RELEVANT: dict[str, frozenset[str]] = {
         "drop": [],
         "admit": [],
         "analyse": [],
+        "report": [],
         "all": [],
     }.items()
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mergebench.artifacts import sha256_json
 from mergebench.workflow.plan import Plan
 
-LOCAL = ("fetch_base", "fetch_judge", "prepare", "import", "drop", "analyse", "official")
+LOCAL = ("fetch_base", "fetch_judge", "prepare", "import", "drop", "analyse", "report", "official")
 GROUPED = ("evaluate", "judge", "settle")  # stages whose rules are named by a group of benchmarks
 LOGGED_WITH = {"train_specialist": "train", "train_multitask": "train", "import_specialist": "import"}
 COUNTED_WITH = {**LOGGED_WITH, "train_grpo": "train", "fetch_training_data": "fetch_data"}
@@ -86,6 +86,8 @@ def _outputs(
         return [f"{results}/tokens/{key}/{training_set}/{name}" for name in ("manifest.json", "card.json", "shards")]
     if stage == "vectors":
         return [f"{results}/vectors/{base}/{domain}/{name}" for name in ("manifest.json", "spectrum.npz")]
+    if stage == "interference":
+        return plan.interference(base)
     if stage == "statistics":
         return [f"{results}/statistics/{base}/{domain}/{kind}/{name}" for name in ("manifest.json", "statistics.safetensors")]
     if stage == "tune":
@@ -105,6 +107,8 @@ def _outputs(
     if stage == "drop":
         return [plan.dropped(base, method)]
     if stage == "analyse":
-        return [reported.path for reported in plan.reported]
+        return plan.tables
+    if stage == "report":
+        return plan.report
     folder = plan.model(base, f"merged_{method}" if stage == "merge" else model)
     return [f"{folder}/manifest.json", f"{folder}/weights"]

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mergebench import catalogue
-from mergebench.analysis.outputs import FIGURES, TABLES
+from mergebench.analysis.outputs import FIGURES, REPORT_FORMATS, TABLES
 from mergebench.artifacts import sha256_json
 from mergebench.config import Configuration
 from mergebench.errors import MergebenchError
 from mergebench.fingerprint import ROOT, fingerprint
 from mergebench.merging.declarations import declared
+from mergebench.report.outputs import FILENAMES as REPORT
 from mergebench.tiny.shipped import shipped
 from mergebench.training import recipes, specialists
 from mergebench.training.tokens_key import tokens_key
@@ -34,6 +35,7 @@ MODULES = {
     "import": "mergebench.training.imports.run",
     "train": "mergebench.training.run",
     "vectors": "mergebench.vectors.run",
+    "interference": "mergebench.vectors.interference",
     "statistics": "mergebench.merging.statistics.run",
     "tune": "mergebench.tuning.run",
     "tune_base": "mergebench.tuning.fused",
@@ -45,9 +47,26 @@ MODULES = {
     "official": "mergebench.evaluation.official.run",
     "drop": "mergebench.storage.drop",
     "analyse": "mergebench.analysis.run",
+    "report": "mergebench.report.run",
 }
 # What a stage reads of the package besides modules.
-FILES = {"train": ("training/deepspeed/zero2.json", "training/deepspeed/zero3.json")}
+FILES = {
+    "train": ("training/deepspeed/zero2.json", "training/deepspeed/zero3.json"),
+    "analyse": (
+        "catalogue/published/settings.yaml",
+        "catalogue/published/table7_multitask_normalised_percent.csv",
+        "catalogue/published/table8_generalisation_percent_of_base.csv",
+    ),
+    "report": (
+        *("report/page.html.jinja", "report/style.css", "report/script.js"),
+        *(f"../rules/captions/{path.name}" for path in sorted((ROOT.parent / "rules/captions").glob("*.rst"))),
+    ),
+}
+# Keys of a preset that lay out jobs and change no result: who changes them needs no new report.
+LAYOUT: dict[str, Any] = {"evaluation": {"jobs", "judging"}, "statistics": {"execution"}, "storage": True, "tuning": {"fused"}}
+# What Snakemake's report calls a section that has the name of one of its own pages.
+CATEGORIES = {"Statistics": "Intervals and tests", "Workflow": "The workflow"}
+PROFILES = {"paper": "--profile profiles/slurm", "tiny": "--profile profiles/tiny"}  # those of the others take any preset
 GRPO_DATA = "train_math_grpo"
 APART = "_apart"  # ends the names of rules for scores that were asked for alone
 SETTLED = ("judge", "allow_weak_sandbox", "timeout_seconds")  # settings that decide a score, but no answer
@@ -63,6 +82,14 @@ class Group:
     name: str
     benchmarks: tuple[str, ...]
     models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A merged model of a base: a method or a control, with a seed."""
+
+    method: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -87,12 +114,17 @@ class Settled:
 
 @dataclass(frozen=True)
 class Reported:
-    """A table or figure: path, caption file, and its place in the report."""
+    """A table or figure in one format: path, caption file, and its place in the report."""
 
     path: str
     caption: str
     category: str
     labels: dict[str, str]
+
+    @property
+    def shown(self) -> bool:
+        """Whether Snakemake's report holds it; formats for print would only repeat the others there."""
+        return self.labels["format"] in REPORT_FORMATS
 
 
 @dataclass(frozen=True)
@@ -141,6 +173,7 @@ class Plan:
         self.bases = list(self.preset.bases)
         self.domains = list(self.preset.domains)
         self.methods = list(self.preset.merging.methods)
+        self.controls = list(self.preset.merging.controls)
         self._evaluations: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def check_data(self) -> None:
@@ -163,6 +196,31 @@ class Plan:
         """Methods whose grid is searched on the surrogates."""
         return [m for m in self.methods if self.preset.merging.methods[m].grid]
 
+    @cached_property
+    def merged(self) -> dict[str, Merge]:
+        """The merged models of one base, by what follows `merged_` in their names: the methods, then their other seeds, then controls.
+
+        The model of a method's first seed, which is `seed`, has the method's name; that of another seed, say 1, is `<method>-seed1`.
+        """
+        first = self.preset.seed
+        named = {m: Merge(m, first) for m in self.methods}
+        named |= {f"{m}-seed{k}": Merge(m, k) for m in self.methods for k in self.seeds(m)[1:]}
+        for m in self.controls:
+            named |= {m if k == first else f"{m}-seed{k}": Merge(m, k) for k in self.seeds(m)}
+        return named
+
+    def seeds(self, method: str) -> list[int]:
+        """The seeds with which a method or a control is merged and scored."""
+        controls = self.preset.merging.controls
+        count = controls[method].seeds if method in controls else self.search_seeds(method)
+        return [self.preset.seed + number for number in range(count)]
+
+    @cached_property
+    def seeded(self) -> dict[str, dict[str, int]]:
+        """The models and their seeds of every method and control that draws random numbers, in the order of the seeds."""
+        drawn = [m for m in (*self.methods, *self.controls) if declared()[m].random]
+        return {m: {f"merged_{n}": found.seed for n, found in self.merged.items() if found.method == m} for m in drawn}
+
     @property
     def fused(self) -> bool:
         """Whether one job tunes all methods of a base."""
@@ -171,7 +229,7 @@ class Plan:
     @cached_property
     def statistics_kinds(self) -> list[str]:
         """Kinds of calibration statistics that the methods need."""
-        return sorted({kind for m in self.methods for kind in declared()[m].statistics})
+        return sorted({kind for m in (*self.methods, *self.controls) for kind in declared()[m].statistics})
 
     @cached_property
     def calibrated(self) -> list[str]:
@@ -205,7 +263,7 @@ class Plan:
     def general_models(self) -> list[str]:
         """Models of one base that are scored on everything: base, multitask model and merged models."""
         multitask = ["multitask"] if self.preset.training.multitask else []
-        return ["base", *multitask, *(f"merged_{m}" for m in self.methods)]
+        return ["base", *multitask, *(f"merged_{m}" for m in self.merged)]
 
     @cached_property
     def in_domain(self) -> list[str]:
@@ -460,15 +518,20 @@ class Plan:
         return [f"{self.results}/official/{base}/{model}/{name}.json" for name, there in wanted.items() if there]
 
     @property
+    def report(self) -> list[str]:
+        """The HTML report, and what it is made from as CSV."""
+        return [f"{self.results}/report/{name}" for name in REPORT]
+
+    @property
     def targets(self) -> list[str]:
         """What `all` asks for.
 
         Tables alone would do for a first run. Models, search logs and scores are named too, because Snakemake does not
         make a lost intermediate file again while everything after it is there.
         """
-        dropped = [] if self.preset.storage.keep_merged else [self.dropped(b, m) for b in self.bases for m in self.methods]
+        dropped = [] if self.preset.storage.keep_merged else [self.dropped(b, m) for b in self.bases for m in self.merged]
         official = [path for b in self.bases for m in (*self.general_models, *self.specialists) for path in self.official(b, m)]
-        return [*self.tables, *self.models, *self.searches, *self.scores, *official, *self.overlaps, *dropped]
+        return [*self.tables, *self.report, *self.models, *self.searches, *self.scores, *official, *self.overlaps, *dropped]
 
     @cached_property
     def models(self) -> list[str]:
@@ -499,7 +562,7 @@ class Plan:
     @cached_property
     def merges(self) -> list[str]:
         """The manifest of every merged model: its digest finds the model among the candidates of the searches."""
-        return [f"{self.model(b, f'merged_{m}')}/manifest.json" for b in self.bases for m in self.methods]
+        return [f"{self.model(b, f'merged_{m}')}/manifest.json" for b in self.bases for m in self.merged]
 
     @cached_property
     def losses(self) -> list[str]:
@@ -511,12 +574,11 @@ class Plan:
     def costs(self) -> list[str]:
         """The cost records that the run-time table reads: spectra, statistics, tuning and merging."""
         folder = f"{self.results}/costs"
-        spectra = any(declared()[m].spectra for m in self.methods)
         return [
-            *(f"{folder}/vectors/{b}/{d}.json" for b in self.bases for d in self.domains if spectra),
+            *(f"{folder}/vectors/{b}/{d}.json" for b in self.bases for d in self.domains if self.measured_spectra),
             *(f"{folder}/statistics/{b}/{d}/{k}.json" for b in self.bases for d in self.domains for k in self.statistics_kinds),
             *(f"{folder}/tune/{b}/{m}.json" for b in self.bases for m in self.tuned),
-            *(f"{folder}/merge/{b}/{m}.json" for b in self.bases for m in self.methods),
+            *(f"{folder}/merge/{b}/{m}.json" for b in self.bases for m in self.merged),
         ]
 
     def model_asked(self, base: str, model: str) -> list[str]:
@@ -560,8 +622,20 @@ class Plan:
 
     def spectra(self, base: str, method: str) -> list[str]:
         """Manifests of the task vectors' spectra, for a method that needs them."""
-        wanted = declared()[method].spectra
-        return [f"{self.results}/vectors/{base}/{d}/manifest.json" for d in self.domains] if wanted else []
+        return self.measured(base) if declared()[method].spectra else []
+
+    def measured(self, base: str) -> list[str]:
+        """Manifests of the spectra of a base's task vectors, where there are jobs that measure them."""
+        return [f"{self.results}/vectors/{base}/{d}/manifest.json" for d in self.domains] if self.measured_spectra else []
+
+    def interference(self, base: str) -> list[str]:
+        """The manifest and the sums of how the task vectors of a base relate."""
+        return [f"{self.results}/vectors/{base}/{name}" for name in ("manifest.json", "interference.parquet")]
+
+    @property
+    def measured_spectra(self) -> bool:
+        """Whether some method needs spectra, so that there are jobs that measure them."""
+        return any(declared()[m].spectra for m in self.methods)
 
     def best(self, base: str, method: str) -> list[str]:
         """The tuned parameters of a method that has a grid."""
@@ -570,16 +644,24 @@ class Plan:
     # -- tables and figures --------------------------------------------------------------------------------
 
     @cached_property
-    def reported(self) -> list[Reported]:
-        """Every file that the analysis writes, with where it stands in Snakemake's report."""
+    def written(self) -> list[Reported]:
+        """Every file that the analysis writes, with where it would stand in Snakemake's report."""
         tables = [
-            Reported(f"{self.results}/tables/{name}", table.stem, table.section, {"table": table.title, "format": name.rpartition(".")[2]})
+            Reported(
+                f"{self.results}/tables/{name}",
+                table.stem,
+                CATEGORIES.get(table.section, table.section),
+                {"table": table.title, "format": name.rpartition(".")[2]},
+            )
             for table in TABLES
             for name in table.filenames()
         ]
         figures = [
             Reported(
-                f"{self.results}/figures/{name}", figure.stem, figure.section, {"figure": figure.title, "format": name.rpartition(".")[2]}
+                f"{self.results}/figures/{name}",
+                figure.stem,
+                CATEGORIES.get(figure.section, figure.section),
+                {"figure": figure.title, "format": name.rpartition(".")[2]},
             )
             for figure in FIGURES
             for name in figure.filenames()
@@ -587,9 +669,19 @@ class Plan:
         return tables + figures
 
     @property
+    def reported(self) -> list[Reported]:
+        """Those that Snakemake's report holds."""
+        return [each for each in self.written if each.shown]
+
+    @property
+    def printed(self) -> list[str]:
+        """The others: LaTeX and PDF."""
+        return [each.path for each in self.written if not each.shown]
+
+    @property
     def tables(self) -> list[str]:
         """The final targets: all tables and figures."""
-        return [r.path for r in self.reported]
+        return [each.path for each in self.written]
 
     # -- specs ---------------------------------------------------------------------------------------------
 
@@ -601,7 +693,7 @@ class Plan:
     def _code(self, stage: str, *, method: str | None = None, **_: str) -> str:
         modules = [MODULES[stage]]
         if method is not None and stage != "drop":
-            modules.append(f"mergebench.merging.methods.{method}")
+            modules.append(f"mergebench.merging.methods.{self.merged[method].method}")
         if stage == "tune_base":
             modules += [f"mergebench.merging.methods.{m}" for m in self.tuned]
         return fingerprint(*modules, files=FILES.get(stage, ()))
@@ -688,6 +780,9 @@ class Plan:
     def _spec_vectors(self, base: str, domain: str) -> dict[str, Any]:
         return {"base": base, "domain": domain, "vocabulary": self.preset.merging.vocabulary}
 
+    def _spec_interference(self, base: str) -> dict[str, Any]:
+        return {"base": base, "domains": self.domains, "vocabulary": self.preset.merging.vocabulary}
+
     def _spec_statistics(self, base: str, domain: str, kind: str) -> dict[str, Any]:
         supervised = self.supervision(base, "specialist")
         settings = getattr(self.preset.statistics, kind).model_dump(mode="json")
@@ -702,13 +797,16 @@ class Plan:
         }
 
     def _spec_merge(self, base: str, method: str) -> dict[str, Any]:
-        chosen = self.preset.merging.methods[method]
+        name, merge = method, self.merged[method]
+        method = merge.method
+        chosen = self.preset.merging.methods.get(method)
         return {
             "base": base,
-            "model": f"merged_{method}",
+            "model": f"merged_{name}",
             "method": method,
+            "seed": merge.seed,
             "domains": self.domains,
-            "parameters": chosen.parameters,
+            "parameters": chosen.parameters if chosen else {},
             "scope": self.preset.merging.scope,
             "vocabulary": self.preset.merging.vocabulary,
             **({"calibration": self._calibration(base, method)} if method in self.calibrated else {}),
@@ -725,7 +823,7 @@ class Plan:
         }
 
     def _spec_drop(self, base: str, method: str) -> dict[str, Any]:
-        return {"base": base, "model": f"merged_{method}", "method": method}
+        return {"base": base, "model": f"merged_{method}", "method": self.merged[method].method}
 
     def _spec_tune(self, base: str, method: str) -> dict[str, Any]:
         grid = self.preset.merging.methods[method].grid
@@ -760,11 +858,11 @@ class Plan:
         if tuning.budget:
             found["budget"] = tuning.budget.model_dump(exclude_none=True)
         if self.search_seeds(method) > 1:
-            found["seeds"] = [self.preset.seed + number for number in range(self.search_seeds(method))]
+            found["seeds"] = self.seeds(method)
         return found
 
     def search_seeds(self, method: str) -> int:
-        """With how many seeds a method is tuned: more than one where it draws random numbers."""
+        """With how many seeds a method is tuned, merged and scored: more than one where it draws random numbers."""
         return self.preset.tuning.seeds if declared()[method].random else 1
 
     def _tuned_on(self) -> dict[str, Any]:
@@ -856,11 +954,15 @@ class Plan:
         }
 
     def _spec_analyse(self) -> dict[str, Any]:
+        from mergebench.workflow.settings import settings
+
         entries = catalogue.benchmarks()
         shown = [*self.in_domain, *self.preset.evaluation.forgetting]
         return {
             "bases": self.bases,
             "methods": self.methods,
+            "controls": self.controls,
+            "seeds": self.seeded,
             "tuned": self.tuned,
             "multitask": self.preset.training.multitask is not None,
             "domains": self.domains,
@@ -871,7 +973,20 @@ class Plan:
             },
             "lineage": {b: {"family": b, **{k: v for k, v in catalogue.bases()[b].items() if k in LINEAGE}} for b in self.bases},
             "surrogates": self.surrogates,
+            "data": {m: declared()[m].data for m in self.methods},
+            "prices": self.preset.analysis.prices.model_dump(),
+            "settings": settings(self),
             **({"warnings": self.warnings} if self.warnings else {}),
+        }
+
+    def _spec_report(self) -> dict[str, Any]:
+        chosen = PROFILES.get(self.name, f"--profile profiles/local --config preset={self.name}")
+        return {
+            **self._spec_analyse(),
+            "preset": self.name,
+            "results": self.results,
+            "command": f"snakemake {chosen}",
+            "configuration": self.preset.model_dump(mode="json", exclude=LAYOUT),
         }
 
     def _role(self, benchmark: str) -> str:
@@ -892,8 +1007,9 @@ class Plan:
         yield from (("train_grpo", "train", {"base": b, "model": "specialist_math"}) for b in self.grpo_bases)
         if self.preset.training.multitask:
             yield from (("train_multitask", "train", {"base": b, "model": "multitask"}) for b in bases)
-        if any(declared()[m].spectra for m in self.methods):
+        if self.measured_spectra:
             yield from (("vectors", "vectors", {"base": b, "domain": d}) for b in bases for d in domains)
+        yield from (("interference", "interference", {"base": b}) for b in bases)
         kinds = self.statistics_kinds
         yield from (("statistics", "statistics", {"base": b, "domain": d, "kind": k}) for b in bases for d in domains for k in kinds)
         if self.fused:
@@ -901,7 +1017,7 @@ class Plan:
         else:
             yield from (("tune", "tune", {"base": b, "method": m}) for b in bases for m in self.tuned)
         yield from (("admit", "admit", {"base": b}) for b in bases)
-        yield from (("merge", "merge", {"base": b, "method": m}) for b in bases for m in self.methods)
+        yield from (("merge", "merge", {"base": b, "method": m}) for b in bases for m in self.merged)
         for group in self.groups:
             if group.benchmarks:
                 rule = f"evaluate_{group.name}"
@@ -914,8 +1030,9 @@ class Plan:
         for chosen in self.settled:
             yield from ((f"settle_{chosen.name}", "settle", where) for where in self._settling(chosen))
         if not self.preset.storage.keep_merged:
-            yield from (("drop_weights", "drop", {"base": b, "method": m}) for b in bases for m in self.methods)
+            yield from (("drop_weights", "drop", {"base": b, "method": m}) for b in bases for m in self.merged)
         yield ("analyse", "analyse", {})
+        yield ("report", "report", {})
         yield ("official", "official", {})
 
     def _settling(self, chosen: Settled) -> Iterator[dict[str, str]]:

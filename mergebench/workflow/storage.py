@@ -63,7 +63,7 @@ class Storage:
     def before(self, base: str) -> list[str]:
         """What must have been dropped before the merges of a base begin: the models of the base `bases_at_once` places before it."""
         position = self.plan.bases.index(base) - self.bases_at_once
-        return [self.plan.dropped(self.plan.bases[position], m) for m in self.plan.methods] if position >= 0 else []
+        return [self.plan.dropped(self.plan.bases[position], m) for m in self.plan.merged] if position >= 0 else []
 
     # -- peak ----------------------------------------------------------------------------------------------
 
@@ -102,7 +102,7 @@ class Storage:
         return total
 
     def _merged(self, base: str) -> float:
-        return sum(self.estimates.of("merge", base=base, method=m).written for m in self.plan.methods)
+        return sum(self.estimates.of("merge", base=base, method=m).written for m in self.plan.merged)
 
     # -- budget --------------------------------------------------------------------------------------------
 

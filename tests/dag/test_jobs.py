@@ -32,7 +32,7 @@ def test_files_and_state_folders_are_those_of_the_rules(tmp_path, monkeypatch):
     campaign = Campaign.create(tmp_path / "campaign")
     path = campaign.folder / "config.yaml"
     head, micro = path.read_text().split("\n  micro: &micro\n", 1)
-    path.write_text(f"{head}\n  micro: &micro\n    storage: {{keep_merged: false}}\n{micro}")
+    path.write_text(f"{head}\n  micro: &micro\n    storage: {{keep_merged: false}}\n    tuning: {{seeds: 2}}\n{micro}")
     printed = {block["log"]: block for block in blocks(campaign.run("--dry-run", "-p", warm=False)) if block["command"]}
     monkeypatch.chdir(campaign.folder)
     plan = Plan(config.load(path, preset="micro"))

@@ -1,5 +1,6 @@
 """The whole DAG on the micro preset: it runs, it is idle, it reruns what it must, it survives being killed."""
 
+import csv
 import filecmp
 import json
 import re
@@ -9,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from mergebench import cli
 from tests.dag.campaign import Campaign
 
 pytestmark = pytest.mark.dag
 
 BASE = "tiny-llama-strong"
 SETTLED = {"judge": 1, "settle_safety": 1}
-REPORTED = {"analyse": 1, "official": 1, "all": 1}
+REPORTED = {"analyse": 1, "report": 1, "official": 1, "all": 1}
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +42,8 @@ def tables(campaign: Campaign) -> dict[str, bytes]:
 def test_every_stage_left_its_artifacts(finished):
     results = finished.results
     base = "tiny-llama-strong"
-    for model in ("base", "specialist_math", "sft_math", "specialist_safety", "multitask", "merged_ties", "merged_localize_and_stitch"):
+    merged = ("merged_ties", "merged_localize_and_stitch", "merged_random_direction")
+    for model in ("base", "specialist_math", "sft_math", "specialist_safety", "multitask", *merged):
         assert (results / f"models/{base}/{model}/manifest.json").is_file()
     assert (results / f"vectors/{base}/math/spectrum.npz").is_file()
     assert {p.name for p in (results / f"statistics/{base}/math").iterdir()} == {"fisher", "gram", "mask"}
@@ -82,6 +85,37 @@ def test_changing_one_grid_reruns_that_method_only(campaign):
     assert config.read_text() != text
     assert campaign.planned() == {"tune": 1, "merge": 1, "evaluate_general": 1, **SETTLED, **REPORTED}
     assert "method=ties" in campaign.run("--dry-run", warm=False)
+
+
+def with_seeds(campaign: Campaign, count: int) -> Campaign:
+    config = campaign.folder / "config.yaml"
+    head, micro = config.read_text().split("\n  micro: &micro\n", 1)
+    config.write_text(f"{head}\n  micro: &micro\n    tuning: {{seeds: {count}}}\n{micro}")
+    return campaign
+
+
+def test_another_seed_concerns_the_methods_that_draw_random_numbers_alone(campaign):
+    planned = with_seeds(campaign, 2).planned()
+    assert planned == {"tune": 1, "merge": 2, "evaluate_general": 2, **SETTLED, **REPORTED}
+
+
+@pytest.mark.long
+def test_every_seed_is_merged_scored_and_averaged(campaign):
+    before = tables(campaign)
+    with_seeds(campaign, 2).run()
+    assert campaign.planned() == {}
+    models = [campaign.results / f"models/{BASE}/{name}/manifest.json" for name in ("merged_dare", "merged_dare-seed1")]
+    one, other = (json.loads(path.read_text()) for path in models)
+    assert one["spec"]["parameters"] == other["spec"]["parameters"]
+    assert (one["spec"]["seed"], other["spec"]["seed"]) == (0, 1)
+    assert one["weights_digest"] != other["weights_digest"]
+    rows = list(csv.DictReader((campaign.results / "tables/seeds.csv").open()))
+    mine = [row for row in rows if row["method"] == "dare" and row["measure"] == "performance"]
+    assert [(row["seed"], row["n"]) for row in mine] == [("0", "2"), ("1", "2")]
+    shown = next(csv.DictReader((campaign.results / "tables/normalised_performance.csv").open()))
+    assert float(shown["dare"]) == pytest.approx(sum(float(row["value"]) for row in mine) / 2, abs=1e-3)
+    former = next(csv.DictReader(before["normalised_performance.csv"].decode().splitlines()))
+    assert {column for column in former if former[column] != shown[column]} <= {"dare"}
 
 
 @pytest.mark.long
@@ -166,7 +200,7 @@ def test_changing_the_training_code_makes_everything_after_it_stale(campaign):
     planned = campaign.planned()
     assert planned["train_specialist"] == 2
     assert planned["train_multitask"] == 1
-    assert planned["merge"] == 9
+    assert planned["merge"] == 10
     assert "fetch_base" not in planned
     assert "fetch_data" not in planned
 
@@ -281,7 +315,29 @@ def test_a_run_without_the_warm_server_gives_the_same_scores(finished, tmp_path)
 
 def test_the_report_builds_without_a_network(finished, tmp_path):
     report = tmp_path / "report.html"
-    finished.run("--report", str(report), warm=False)
+    said = finished.run("--report", str(report), warm=False)
+    assert "WARNING" not in said  # of docutils, into every caption
     text = report.read_text()
     assert len(text) > 100_000
     assert "normalised_performance" in text
+    assert "Report with provenance, search logs and failures" in text
+
+
+def test_the_command_writes_the_report_of_the_workflow(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(finished.folder)
+    assert cli.main(["report", "--results", "results/micro", "--output", str(tmp_path / "index.html")]) == 0
+    # Of the jobs that the efficiency table counts, one may have ended after the analysis of the workflow.
+    efficiency = re.compile(r'<section class="item" id="table-efficiency">.*?</section>', re.DOTALL)
+    ours, workflows = (efficiency.sub("", path.read_text()) for path in (tmp_path / "index.html", finished.results / "report/index.html"))
+    assert ours == workflows
+
+
+def test_another_table_makes_another_report(campaign):
+    page = campaign.results / "report/index.html"
+    before = page.read_bytes()
+    record = campaign.results / f"scores/{BASE}/merged_ties/gsm8k.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"value": 0.75}))
+    (campaign.results / f"scores/{BASE}/merged_ties/gsm8k.items.parquet").unlink()
+    campaign.run("--", "results/micro/report/index.html")
+    assert page.read_bytes() != before
+    assert "does not agree" not in page.read_text()

@@ -16,6 +16,7 @@ from tests.dag.campaign import Campaign
 pytestmark = [pytest.mark.dag, pytest.mark.long]
 BASES = ("tiny-llama-weak", "tiny-llama-strong")
 METHODS = ("model_soup", "task_arithmetic")
+MERGED = (*METHODS, "random_direction")
 
 
 def configure(campaign: Campaign, **storage: object) -> None:
@@ -83,15 +84,15 @@ def shards(campaign: Campaign) -> list[Path]:
 
 def test_the_tables_are_the_same_and_the_bytes_fewer(kept, dropped):
     assert tables(dropped) == tables(kept)
-    assert len(shards(kept)) == len(BASES) * len(METHODS)
+    assert len(shards(kept)) == len(BASES) * len(MERGED)
     assert shards(dropped) == []
     assert size(dropped) < size(kept) / 2
     assert dropped.planned() == {}
 
 
 def test_the_second_base_was_merged_after_the_first_was_dropped(dropped):
-    records = [dropped.results / f"models/{BASES[0]}/merged_{m}/dropped.json" for m in METHODS]
-    merges = [dropped.results / f"models/{BASES[1]}/merged_{m}/manifest.json" for m in METHODS]
+    records = [dropped.results / f"models/{BASES[0]}/merged_{m}/dropped.json" for m in MERGED]
+    merges = [dropped.results / f"models/{BASES[1]}/merged_{m}/manifest.json" for m in MERGED]
     assert max(p.stat().st_mtime_ns for p in records) <= min(p.stat().st_mtime_ns for p in merges)
 
 
@@ -100,7 +101,7 @@ def test_a_deleted_score_is_made_again_as_it_was_and_nothing_else_is(campaign):
     score = campaign.results / f"scores/{BASES[0]}/merged_task_arithmetic/gsm8k.json"
     content = json.loads(score.read_text())
     score.unlink()
-    planned = {"evaluate_general": 1, "judge": 1, "settle_safety": 1, "drop_weights": 1, "analyse": 1, "official": 1, "all": 1}
+    planned = {"evaluate_general": 1, "judge": 1, "settle_safety": 1, "drop_weights": 1, "analyse": 1, "report": 1, "official": 1, "all": 1}
     assert campaign.planned() == planned
     shutil.rmtree(campaign.results / ".state/asked")  # else the score is restored without the weights
     campaign.run()
@@ -129,7 +130,7 @@ def test_changing_the_settings_makes_nothing_finished_again(kept, campaign, budg
     for settings in ({"keep_merged": False}, {"keep_merged": False, "budget_gb": budget}):
         configure(whole, **settings)
         planned = whole.planned()
-        assert planned["drop_weights"] == len(BASES) * len(METHODS)
+        assert planned["drop_weights"] == len(BASES) * len(MERGED)
         assert planned.keys() <= {"drop_weights", "admit", "all"}, settings
 
 

@@ -7,7 +7,14 @@ from typing import Any
 WORDS = {"integer": "integer", "number": "number", "boolean": "true or false", "string": "text", "null": "null"}
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 # What stands for a key that the user chooses. A preset's own name is left out: all keys below it are a preset's.
-CHOSEN = {"bases": "<base>.", "domains": "<domain>.", "supervised": "<size>.", "methods": "<method>.", "benchmarks": "<benchmark>."}
+CHOSEN = {
+    "bases": "<base>.",
+    "domains": "<domain>.",
+    "supervised": "<size>.",
+    "methods": "<method>.",
+    "controls": "<control>.",
+    "benchmarks": "<benchmark>.",
+}
 
 
 def keys(schema: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -29,6 +29,8 @@ def cheap(command: Command) -> bool:
         return bool(ASKING & set(rest))
     if program == "mergebench" and rest[0] == "doctor":
         return "tiny" in rest
+    if program == "mergebench" and rest[0] == "guideline":
+        return "--published" in rest
     return program == "mergebench" and (rest[0] in ("methods", "plan", "config", "run", "status") or rest[:2] == ["verify", "example"])
 
 

@@ -6,7 +6,9 @@ the formula needs, and returns the merged model.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 
@@ -39,6 +41,25 @@ def on_vectors(combine: Callable[..., np.ndarray]) -> Callable[..., Model]:
 def model_soup(base: Model, specialists: list[Model], weights: list[float] | None = None) -> Model:
     shares = weights or [1.0] * len(specialists)
     return {name: sum(share * model[name] for share, model in zip(shares, specialists, strict=True)) / sum(shares) for name in base}
+
+
+def random_direction(base: Model, specialists: list[Model], seed: int) -> Model:
+    merged = {}
+    for name, origin in base.items():
+        soup = sum(model[name] - origin for model in specialists) / len(specialists)
+        direction = np.array([gaussian(seed, name, i) for i in range(origin.size)]).reshape(origin.shape)
+        merged[name] = origin + direction * np.linalg.norm(soup) / np.linalg.norm(direction)
+    return merged
+
+
+def gaussian(seed: int, name: str, i: int) -> float:
+    """Entry i of a tensor: SplitMix64 after i + 1 steps, of its 65,536 equally likely upper parts the middle quantile."""
+    every = 2**64
+    key = int.from_bytes(hashlib.sha256(f"{seed}\0random_direction\0{name}".encode()).digest()[:8], "little")
+    state = (key + (i + 1) * 0x9E3779B97F4A7C15) % every
+    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % every
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EB % every
+    return NormalDist().inv_cdf((((state ^ (state >> 31)) >> 48) + 0.5) / 2**16)
 
 
 @on_vectors

@@ -163,6 +163,7 @@ CASES: dict[str, list[tuple[Parameters, Parameters]]] = {
         (lambda m: {"density": 0.3, "threshold_scope": "tensor"}, lambda m: {"density": 0.3, "sizes": sizes(m)}),
     ],
     "localize_and_stitch": [(lambda m: {}, lambda m: {"masks": whole_masks(m)})],
+    "random_direction": [(lambda m: {}, lambda m: {"seed": 7})],
 }
 
 

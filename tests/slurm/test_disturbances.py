@@ -55,7 +55,7 @@ def test_cancelled_jobs_a_lost_node_and_a_restarted_controller(cluster: Cluster,
     # What was edited during the run is stale now: one search by its code, one by its grid, all merges by their rule.
     assert campaign.planned() == {
         **{"tune": 2, "merge": 3, "evaluate_general": 3, "settle_code": 3},
-        **dict.fromkeys(("judge", "settle_safety", "analyse", "official", "all"), 1),
+        **dict.fromkeys(("judge", "settle_safety", "analyse", "report", "official", "all"), 1),
     }
 
 

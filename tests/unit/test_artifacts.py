@@ -51,6 +51,7 @@ def test_publishes_outputs_manifest_and_cost(tmp_path):
     assert cost["wall_seconds"] >= 0
     assert cost["peak_rss_bytes"] > 1_000_000
     assert set(cost["timing"]) == {"algorithm"}
+    assert set(cost["energy_joules"]) == {"gpu", "cpu_package", "whole_node"}
 
 
 def test_manifest_of_a_rerun_is_byte_identical(tmp_path):

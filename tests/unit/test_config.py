@@ -71,6 +71,15 @@ def test_an_unknown_name_suggests_the_nearest(change, key, nearest):
     assert f"did you mean {nearest!r}?" in message
 
 
+def test_controls_are_no_methods_and_methods_no_controls():
+    message = broken(lambda p: p["merging"]["methods"].update(random_direction={}))
+    assert "merging.methods: random_direction is a control, not a method; write it under merging.controls" in message
+    assert "merging.controls: 'ties' is not known" in broken(lambda p: p["merging"]["controls"].update(ties={}))
+    assert "merging.controls.random_direction.seeds is 0" in broken(
+        lambda p: p["merging"].update(controls={"random_direction": {"seeds": 0}})
+    )
+
+
 def test_a_grid_value_out_of_range():
     message = broken(lambda p: p["merging"]["methods"]["ties"]["grid"].update(density=[2.0]))
     assert "merging.methods.ties.grid.density" in message

@@ -15,12 +15,20 @@ MB = 1_000_000
 
 
 def usage(host: str, megabytes: int, **other) -> dict:
-    return {"host": host, "cpu_seconds": 10.0, "peak_rss_bytes": megabytes * MB, "gpus_visible": 4, "gpu_peak_bytes": 5, **other}
+    seen = {"joules": {"gpu": {"x": 50.0}, "cpu_package": {}}, "cores": 8, "cores_held": 8}
+    return {"host": host, "cpu_seconds": 10.0, "peak_rss_bytes": megabytes * MB, "gpus_visible": 4, "gpu_peak_bytes": 5, **seen, **other}
+
+
+class Meter:
+    """Counters of this process: of GPU x, less than what others have seen of it, and of a package."""
+
+    def joules(self) -> dict:
+        return {"gpu": {"x": 30.0}, "cpu_package": {"p": 9.0}}
 
 
 def record(ranks=(), requested=None, memory=None) -> dict:
     attempt = Attempt(datetime(2026, 1, 1, tzinfo=UTC), 0, [])
-    return cost_record({"stage": "train"}, 100.0, memory or PeakMemory(), attempt, requested or {}, ranks, {"load": 1.00049})
+    return cost_record({"stage": "train"}, 100.0, memory or PeakMemory(), Meter(), attempt, requested or {}, ranks, {"load": 1.00049})
 
 
 def test_memory_of_children_counts_while_they_hold_it():
@@ -76,6 +84,16 @@ def test_a_single_process_speaks_for_itself(monkeypatch):
     assert done["requested"] == {"mem_mb": 1000, "gpu": 1}
     assert done["timing"] == {"load": 1.0}
     assert done["gpu_seconds"] == 0, "there is no GPU to hold"
+
+
+def test_energy_is_that_of_the_gpus_held_and_of_all_nodes(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("SLURMD_NODENAME", "a")
+    one = record([usage("a", 1)], {"gpu": 1, "threads": 8})["energy_joules"]
+    assert (one["gpu"], one["cpu_package"]) == (50.0, 9.0)
+    two = record([usage("a", 1), usage("b", 1)], {"gpu": 2})["energy_joules"]
+    assert (two["gpu"], two["cpu_package"]) == (100.0, None)
+    assert record([usage("a", 1)], {"gpu": 4})["energy_joules"]["gpu"] is None
 
 
 @pytest.mark.parametrize(("visible", "count"), [("", 0), ("-1", 0), ("NoDevFiles", 0), ("0", 1), ("2,3", 2), ("GPU-8f1,GPU-77a", 2)])

@@ -68,6 +68,7 @@ def test_no_stage_depends_on_configuration_or_workflow(stage):
         ("merge", ("evaluation", "analysis", "tuning", "tiny")),
         ("evaluate", ("merging", "training", "analysis", "tuning", "tiny", "vectors")),
         ("analyse", ("merging", "training", "evaluation", "tuning", "tiny")),
+        ("report", ("merging", "training", "evaluation", "tuning", "tiny")),
     ],
 )
 def test_layers_point_downwards(stage, foreign):

@@ -9,10 +9,11 @@ import torch
 from mergebench.checkpoints.reader import Checkpoint
 from mergebench.errors import MergebenchError
 from mergebench.evaluation import backends
-from mergebench.evaluation.backends.vllm_worker import is_packed, layer_of, parameters, read_columns
+from mergebench.evaluation.backends.vllm_worker import layer_of, parameters
 from mergebench.merging.engine import directions, merge
 from mergebench.merging.models import Models
 from mergebench.tuning.live import LiveWeights
+from tests.vllm.contents import everything, model_of
 from tests.vllm.items import letters, prompts, texts
 from tests.vllm.merges import write_specialist
 
@@ -73,25 +74,6 @@ def live(models, lm):
 @pytest.fixture(scope="module")
 def direction(models):
     return dict(directions(models, "task_arithmetic", {}))
-
-
-def model_of(lm):
-    [model] = lm.llm.collective_rpc(lambda worker: worker.model_runner.get_model())
-    return model
-
-
-def everything(lm):
-    """All that the engine computes with: weights, matrices as their layers apply them, and buffers."""
-    found = {}
-    model = model_of(lm)
-    for name, parameter in parameters(model).items():
-        layer = layer_of(model, name)
-        if parameter.numel():
-            found[name] = parameter.clone()
-        if is_packed(layer):
-            width = layer.weight.shape[1] if layer.weight.numel() else layer.input_size
-            found[f"{name}, as it is applied"] = read_columns(layer, torch.arange(width), width, torch.float32)
-    return found | {name: buffer.clone() for name, buffer in model.named_buffers()}
 
 
 def answers(lm):

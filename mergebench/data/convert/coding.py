@@ -60,6 +60,7 @@ def conala(parts: Parts, seed: int) -> list[Row]:
     return [
         {
             "id": f"{record['question_id']}/{index}",
+            "question_id": str(record["question_id"]),
             "intent": record["rewritten_intent"] or record["intent"],
             "snippet": record["snippet"],
         }

@@ -51,7 +51,11 @@ def m_arc(parts: Parts, seed: int) -> list[Row]:
 
 
 def m_hellaswag(parts: Parts, seed: int) -> list[Row]:
-    """M_Hellaswag: one part per language; context and endings as lm-eval's ``hellaswag_<language>`` has them."""
+    """M_Hellaswag: one part per language; context and endings as lm-eval's ``hellaswag_<language>`` has them.
+
+    `source` is the text that the question was made of (`source_id` in the authors' files), or the question's own number or id where the
+    file does not say (`id` on the hub, such as ``hellaswag/validation/8881``): translations share it.
+    """
     rows = []
     for language, records in parts.items():
         for index, record in enumerate(records):
@@ -63,9 +67,15 @@ def m_hellaswag(parts: Parts, seed: int) -> list[Row]:
                     "context": cleaned(context),
                     "choices": [cleaned(ending) for ending in record["endings"]],
                     "answer": int(record["label"]),
+                    **({} if (source := _first_text(record, "source_id", "ind", "id")) is None else {"source": source}),
                 }
             )
     return rows
+
+
+def _first_text(record: Record, *columns: str) -> str | None:
+    """The first of these columns that the record has something in."""
+    return next((str(record[column]) for column in columns if record.get(column) not in (None, "")), None)
 
 
 def letter_index(record: Record) -> int:

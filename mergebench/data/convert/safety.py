@@ -96,9 +96,16 @@ def _sampled_pairs(parts: Parts, seed: int) -> list[Row]:
 
 
 def xstest(parts: Parts, seed: int) -> list[Row]:
-    """XSTest: safe prompts that look harmful, and unsafe contrasts (their type says so)."""
+    """XSTest: safe prompts that look harmful, and unsafe contrasts (their type says so); `focus` is the word that a prompt and its
+    contrast turn on."""
     return [
-        {"id": record["id"], "prompt": record["prompt"], "type": record["type"], "safe": "contrast" not in record["type"]}
+        {
+            "id": record["id"],
+            "prompt": record["prompt"],
+            "type": record["type"],
+            "safe": "contrast" not in record["type"],
+            **({"focus": record["focus"]} if record.get("focus") else {}),
+        }
         for record in parts["rows"]
     ]
 

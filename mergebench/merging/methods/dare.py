@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 
 from mergebench.kernels.compiled import compiled
+from mergebench.kernels.counter import draw
+from mergebench.kernels.elect import elect_block
 from mergebench.merging import counter
 from mergebench.merging.context import Block, Tensors
 from mergebench.merging.lazy import torch
 from mergebench.merging.perdomain import per_domain
 from mergebench.merging.registry import Range, Reference, method
-from mergebench.merging.signs import AGGREGATES, elect, elect_block, merge_agreeing, merge_block
+from mergebench.merging.signs import AGGREGATES, elect, merge_agreeing, merge_block
 from mergebench.merging.sums import as_row, divide, normaliser, weighted_sum
 
 if TYPE_CHECKING:
@@ -113,17 +115,6 @@ def draws(block: Block) -> np.ndarray:
 
     drawn: np.ndarray = block.shared(("draws", block.seed), make)
     return drawn
-
-
-@compiled
-def draw(key, offset, out):  # type: ignore[no-untyped-def]
-    """`counter.draw`: numbers `offset`, offset + 1, ... of a key."""
-    start = key + (offset + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    for i in range(out.size):
-        state = start + np.uint64(i) * np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        out[i] = np.uint32((state ^ (state >> np.uint64(31))) >> np.uint64(32))
 
 
 @compiled

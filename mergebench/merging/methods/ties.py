@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
+from mergebench.kernels.elect import elect_block
 from mergebench.kernels.trim import trim
 from mergebench.merging.context import Block, Tensors
 from mergebench.merging.cuts import Among, Count, Ties
@@ -18,7 +19,6 @@ from mergebench.merging.signs import (
     ZeroSign,
     balance,
     elect,
-    elect_block,
     merge_agreeing,
     merge_block,
     merge_largest,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,20 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from mergebench import config
 from mergebench.analysis.costs import method_costs, read_costs, read_searches
 from mergebench.analysis.efficiency import BEFORE_GRPO, MATHEMATICS, read_jobs
 from mergebench.analysis.fidelity import read_surrogates
 from mergebench.analysis.items import item_files
 from mergebench.analysis.losses import read_losses
+from mergebench.analysis.prepared import read_prepared
 from mergebench.analysis.scope import Scope
 from mergebench.analysis.scores import read_scores, select
 from mergebench.analysis.tables import Evidence
 from mergebench.analysis.winners import read_winners
 from mergebench.artifacts import Job
+from mergebench.workflow.plan import Plan
+from mergebench.workflow.settings import settings
 
 DOMAINS = ["instruction", "math", "multilingual", "coding", "safety"]
 IN_DOMAIN = {
@@ -48,6 +53,8 @@ METHODS = [
     "dataless_localize_and_stitch",
     "localize_and_stitch",
 ]
+DATA = {"model_soup": "nothing", "fisher": "training", "regmean": "training", "localize_and_stitch": "training"}
+DATA |= {method: "validation" for method in METHODS if method not in DATA}
 STATISTICS = {"fisher": ["fisher"], "regmean": ["gram"], "localize_and_stitch": ["mask"]}
 
 SURROGATES = {"instruction": "ifeval_like", "math": "mmlu_stem", "multilingual": "lambada", "coding": "conala", "safety": "wildjailbreak"}
@@ -65,6 +72,12 @@ def plain_value(base: str, model: str, benchmark: str) -> float:
     return 0.2 if model == "base" or model.startswith("specialist") else 0.6
 
 
+@cache
+def papers_settings() -> dict[str, dict[str, Any]]:
+    """The settings of the preset `paper`, as the plan hands them to the analysis."""
+    return settings(Plan(config.load(Path(__file__).parents[3] / "config.yaml", preset="paper")))
+
+
 @dataclass
 class Campaign:
     """Builds and reads the records of a campaign below `root`; tests alter it before reading."""
@@ -76,6 +89,9 @@ class Campaign:
     multitask: bool = True
     warnings: list[str] = field(default_factory=list)
     lineage: dict[str, dict[str, Any]] = field(default_factory=dict)
+    prices: dict[str, Any] | None = field(default_factory=lambda: {"gpu_hour": 2.0, "cpu_hour": 0.04, "kwh": None, "currency": "USD"})
+    controls: list[str] = field(default_factory=list)
+    seeds: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -92,7 +108,18 @@ class Campaign:
             "surrogates": {domain: [name] for domain, name in SURROGATES.items()},
             "warnings": self.warnings,
             "lineage": self.lineage,
+            "data": {method: DATA[method] for method in self.methods if method in DATA},
+            "prices": self.prices,
+            "settings": self.settings,
+            "controls": self.controls,
+            "seeds": self.seeds,
         }
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Those of the paper's campaign, of the methods that both have."""
+        paper = papers_settings()
+        return {**paper, "methods": {name: entry for name, entry in paper["methods"].items() if name in self.methods}}
 
     @property
     def scope(self) -> Scope:
@@ -100,7 +127,7 @@ class Campaign:
 
     def write(self, value_of: ValueOf = plain_value) -> "Campaign":
         for base in self.bases:
-            for model in self.scope.models:
+            for model in self.scope.scored:
                 for benchmark in IN_DOMAIN if model.startswith("specialist") else (*IN_DOMAIN, *FORGETTING):
                     self.write_score(base, model, benchmark, value_of(base, model, benchmark))
             for specialist in self.scope.specialists:
@@ -113,7 +140,15 @@ class Campaign:
                     self.write_search(base, method, [(n, s, None, 0.1 * n) for n in range(position) for s in SURROGATES.values()])
         for base in self.bases:
             self.write_losses(base)
+        for name in (*self.settings["training"], *self.settings["benchmarks"]):
+            self.write_prepared(name)
         return self
+
+    def write_prepared(self, dataset: str, **changes: Any) -> Path:
+        """The manifest of prepared data: 100 training and 8 calibration rows, or 50 of a benchmark."""
+        rows = {"train": 100, "calibration": 8} if dataset.startswith("train_") else {"rows": 50, "examples": 0}
+        manifest = {"files": {}, "source": "tiny", "source_rows": sum(rows.values()), "rows": rows, "notes": []}
+        return _write(self.root / "data" / dataset / "manifest.json", manifest | changes)
 
     def write_losses(self, base: str) -> None:
         """Falling losses of the trained models; the mathematics specialist of the first base comes from GRPO."""
@@ -194,6 +229,8 @@ class Campaign:
             "winners": sorted(self.root.glob("tuning/**/best.yaml")),
             "losses": sorted(self.root.glob("models/*/*/losses.jsonl")),
             "merges": sorted(self.root.glob("models/*/merged_*/manifest.json")),
+            "prepared": sorted(self.root.glob("data/*/manifest.json")),
+            "interference": sorted(self.root.glob("vectors/*/interference.parquet")),
         }
 
     def job(self, outputs: list[str], folder: str = "tables") -> Job:
@@ -207,20 +244,26 @@ class Campaign:
 
     def evidence(self) -> Evidence:
         inputs = self.inputs
-        costs = method_costs(read_costs(inputs["costs"]), read_searches(inputs["searches"]), self.scope)
+        charges = read_costs(inputs["costs"])
+        costs = method_costs(charges, read_searches(inputs["searches"]), self.scope)
         jobs, losses = read_jobs(inputs["costs"], self.scope), read_losses(inputs["losses"])
         everything = read_scores(inputs["scores"])
         surrogates = read_surrogates(everything, inputs["searches"], inputs["merges"], self.scope)
         winners = read_winners(inputs["winners"], self.scope)
         scores, items = select(everything, self.scope), item_files(inputs["items"])
-        return Evidence(self.scope, scores, costs, jobs, losses, surrogates, winners, items)
+        prepared = read_prepared(inputs["prepared"])
+        return Evidence(self.scope, scores, costs, jobs, losses, surrogates, winners, items, charges, prepared, inputs["interference"])
 
 
-def write_items(path: Path, items: Any, outcomes: Any, groups: Any = None, extra: Any = None, responses: Any = None) -> Path:
-    """An item file as evaluation writes it."""
+def write_items(
+    path: Path, items: Any, outcomes: Any, groups: Any = None, extra: Any = None, responses: Any = None, clusters: Any = None
+) -> Path:
+    """An item file as evaluation writes it; without clusters, as it once did."""
     blank = [""] * len(items)
     columns = {"item": items, "outcome": np.asarray(outcomes, dtype=float), "group": blank if groups is None else groups}
     columns |= {"response": blank if responses is None else responses, "extracted": pd.Series(blank, dtype=object)}
+    if clusters is not None:
+        columns["cluster"] = list(clusters)
     columns["extra"] = ["{}"] * len(items) if extra is None else [json.dumps(each) for each in extra]
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(columns).to_parquet(path, index=False, compression="zstd")

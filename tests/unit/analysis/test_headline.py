@@ -1,5 +1,6 @@
 """What a terminal shows at the end of a run."""
 
+import re
 import subprocess
 import sys
 
@@ -43,6 +44,17 @@ def test_a_missing_number_is_called_missing(finished: Campaign) -> None:
     assert block(render_folder(finished.root), LLAMA)[-1].split()[1:4] == ["missing"] * 3
 
 
+def test_the_best_group_is_marked(finished: Campaign) -> None:
+    table = finished.root / "tables/headline.csv"
+    table.write_text(re.sub(r"^(.*,fisher,.*),[^,]*$", r"\1,yes", table.read_text(), flags=re.MULTILINE))
+    lines = render_folder(finished.root).splitlines()
+    assert {line.split("  ")[0] for line in lines if "†" in line} == {
+        "Fisher †",
+        "† not separable from the best method of its base at 5 % (tables/uncertainty.md)",
+    }
+    assert len({len(line) for line in block("\n".join(lines), LLAMA)}) == 1
+
+
 def test_columns_line_up(finished: Campaign) -> None:
     assert len({len(line) for line in block(render_folder(finished.root), LLAMA)}) == 1
 
@@ -52,11 +64,18 @@ def test_the_specialisation_matrix_is_shown(finished: Campaign) -> None:
 
 
 def test_paths_of_what_exists_are_given(finished: Campaign) -> None:
-    report = finished.root / "report.html"
-    assert f"Tables:  {finished.root / 'tables'}" in render_folder(finished.root)
+    report = finished.root / "report" / "index.html"
+    assert f"Tables:    {finished.root / 'tables'}" in render_folder(finished.root)
     assert "Report:" not in render_folder(finished.root)
+    report.parent.mkdir()
     report.touch()
-    assert f"Report:  {report}" in render_folder(finished.root)
+    assert f"Report:    {report}" in render_folder(finished.root)
+    assert "Snakemake:" not in render_folder(finished.root)
+    (finished.root / "snakemake-report.html").touch()
+    assert render_folder(finished.root).splitlines()[-2:] == [
+        f"Snakemake: {finished.root / 'snakemake-report.html'}",
+        f"Report:    {report}",
+    ]
 
 
 def test_before_the_first_run_it_says_what_to_do(campaign: Campaign) -> None:

@@ -148,6 +148,64 @@ def test_languages_of_a_question_are_drawn_together(tmp_path: Path) -> None:
     assert replicate(read)[0].std() == pytest.approx(stats.sem(right), rel=0.05)
 
 
+def test_items_of_a_cluster_are_drawn_together(tmp_path: Path) -> None:
+    """Ten questions that a text answers alike tell no more than one."""
+    right = (np.random.default_rng(5).random(300) < 0.5).astype(float)
+    names, texts = [f"i{k}" for k in range(3000)], [f"text{k // 10}" for k in range(3000)]
+    path = write_items(tmp_path / "m" / "some.items.parquet", names, np.repeat(right, 10), clusters=texts)
+    read = read_outcomes("some", "mean", {("base", "m"): path})
+    assert len(read.strata) == 300
+    assert replicate(read)[0].std() == pytest.approx(stats.sem(right), rel=0.05)
+
+
+def test_translations_whose_ids_differ_are_drawn_together_by_their_cluster(tmp_path: Path) -> None:
+    right = (np.random.default_rng(6).random(300) < 0.5).astype(float)
+    rows = [(language, k) for language in ("de", "es", "fr") for k in range(300) if language != "es" or k % 4]
+    order = {language: iter(range(300)) for language in ("de", "es", "fr")}
+    columns = [f"{language}/{next(order[language]):05d}" for language, _ in rows], [right[k] for _, k in rows]
+    path = write_items(
+        tmp_path / "m" / "some.items.parquet", *columns, [language for language, _ in rows], clusters=[str(k) for _, k in rows]
+    )
+    read = read_outcomes("some", "mean_over_groups", {("base", "m"): path})
+    assert sorted(np.bincount(read.strata)) == [75, 225]  # without and with Spanish
+    assert replicate(read)[0].std() == pytest.approx(stats.sem(right), rel=0.1)
+
+
+def test_an_item_without_a_cluster_stands_for_itself(tmp_path: Path) -> None:
+    path = write_items(tmp_path / "m" / "some.items.parquet", list("abcd"), [1.0] * 4, clusters=["x", "x", "", ""])
+    assert len(read_outcomes("some", "mean", {("base", "m"): path}).strata) == 3
+
+
+def test_files_from_before_take_the_clusters_of_the_others(tmp_path: Path) -> None:
+    """Otherwise the same question would be drawn for one model and not for the other."""
+    names, outcomes, texts = list("abcdef"), [1.0, 0.0, 1.0, 1.0, 0.0, 0.0], list("xxyyzz")
+    older, newer = (write_items(tmp_path / m / "some.items.parquet", names, outcomes, clusters=c) for m, c in (("a", None), ("b", texts)))
+    read = read_outcomes("some", "mean", {("base", "a"): older, ("base", "b"): newer})
+    first, second = replicate(read, 30)
+    assert len(read.strata) == 3
+    assert (first == second).all()
+
+
+def test_intervals_of_clustered_items_cover_the_truth(tmp_path: Path) -> None:
+    """Scores of 60 texts with 8 questions each, half of whose variance is the text's: by texts 95 %, one by one far less."""
+    generator = np.random.default_rng(8)
+    texts, size, truth, campaigns = 60, 8, 0.5, 120
+    own = generator.normal(0, 0.1, (campaigns, texts, 1)) + generator.normal(0, 0.1, (campaigns, texts, size)) + truth
+    covered, widths = {}, {}
+    for name, clusters in (("together", [f"t{k // size}" for k in range(texts * size)]), ("alone", [""] * texts * size)):
+        names = [f"i{k}" for k in range(texts * size)]
+        files = {
+            ("base", f"m{n:03d}"): write_items(tmp_path / name / f"{n}.parquet", names, own[n].ravel(), clusters=clusters)
+            for n in range(campaigns)
+        }
+        low, high = np.quantile(replicate(read_outcomes("some", "mean", files), 1000), [0.025, 0.975], axis=1)
+        covered[name], widths[name] = np.mean((low < truth) & (truth < high)), np.mean(high - low)
+    assert 0.89 <= covered["together"] <= 0.99
+    assert covered["alone"] < 0.8
+    # Kish's design effect: 1 + (size - 1) * intra-cluster correlation.
+    assert widths["together"] / widths["alone"] == pytest.approx(np.sqrt(1 + (size - 1) * 0.5), rel=0.05)
+
+
 def test_the_spread_of_a_mean_is_its_standard_error(tmp_path: Path) -> None:
     values = np.random.default_rng(4).random(300)
     path = write_items(tmp_path / "m" / "some.items.parquet", [f"i{k}" for k in range(300)], values)

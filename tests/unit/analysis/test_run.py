@@ -14,6 +14,7 @@ from mergebench.errors import MergebenchError
 from tests.unit.analysis.synthetic import Campaign, cut_off
 
 LLAMA = "tiny-llama-strong"
+EACH = tuple(name for name in FILENAMES if not name.endswith((".png", ".pdf")))  # everything, figures in one format
 CAPTIONS = Path(__file__).parents[3] / "rules" / "captions"
 
 
@@ -32,14 +33,15 @@ def test_everything_is_made_and_a_rerun_is_byte_identical(campaign: Campaign) ->
     assert all(first.values())
     assert all(content.startswith(b"\x89PNG") for name, content in first.items() if name.endswith(".png"))
     assert all(b"<svg" in content[:1000] for name, content in first.items() if name.endswith(".svg"))
+    assert all(content.startswith(b"%PDF") for name, content in first.items() if name.endswith(".pdf"))
 
 
 def test_only_costs_change_with_other_seconds(campaign: Campaign) -> None:
-    before = made(campaign.write(), "before")
+    before = made(campaign.write(), "before", EACH)
     campaign.write_cost(f"merge/{LLAMA}/ties", {"algorithm": 123.0}, method="ties")
-    after = made(campaign, "after")
-    changed = {name.partition(".")[0] for name in FILENAMES if before[name] != after[name]}
-    assert changed == {"headline", "runtime", "efficiency", "claims"}  # claims on run time and memory
+    after = made(campaign, "after", EACH)
+    changed = {name.partition(".")[0] for name in EACH if before[name] != after[name]}
+    assert changed == {"headline", "runtime", "performance_runtime", "costs", "efficiency", "claims"}  # claims on run time and memory
 
 
 def test_a_partial_campaign_still_gives_every_output(campaign: Campaign) -> None:
@@ -47,16 +49,16 @@ def test_a_partial_campaign_still_gives_every_output(campaign: Campaign) -> None
     for path in campaign.root.glob(f"scores/{LLAMA}/merged_ties/*.json"):
         path.unlink()
     campaign.score_path(LLAMA, "specialist_math", "math").unlink()
-    assert all(made(campaign, "tables").values())
+    assert all(made(campaign, "tables", EACH).values())
 
 
 def test_an_empty_campaign_gives_every_output(campaign: Campaign) -> None:
-    assert all(made(campaign, "tables").values())
+    assert all(made(campaign, "tables", EACH).values())
 
 
 def test_a_campaign_without_multitask_model_gives_every_output(campaign: Campaign) -> None:
     campaign.multitask = False
-    assert all(made(campaign.write(), "tables").values())
+    assert all(made(campaign.write(), "tables", EACH).values())
 
 
 def test_only_what_is_asked_for_is_made(campaign: Campaign) -> None:
@@ -89,7 +91,7 @@ def test_no_text_of_a_figure_is_cut_off(campaign: Campaign, bases: int) -> None:
 
 
 def test_every_output_has_a_caption() -> None:
-    stems = {name.partition(".")[0] for name in FILENAMES} | {"workflow"}
+    stems = {name.partition(".")[0] for name in FILENAMES} | {"workflow", "report", "report_data"}
     assert {path.stem for path in CAPTIONS.glob("*.rst")} == stems
     assert all(len(path.read_text(encoding="utf-8")) > 100 for path in CAPTIONS.glob("*.rst"))
 

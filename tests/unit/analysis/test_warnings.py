@@ -22,7 +22,7 @@ WARNINGS = ["methods were tuned on a test set, IFEval, so nothing here is honest
 SAID = " ".join(WARNINGS)
 
 
-MADE = [name for name in FILENAMES if name.endswith((".csv", ".md"))] + ["runtime.png", "runtime.svg"]
+MADE = [name for name in FILENAMES if name.endswith((".csv", ".md", ".tex"))] + ["runtime.png", "runtime.svg", "runtime.pdf"]
 
 
 def made(campaign: Campaign, folder: str) -> dict[str, bytes]:
@@ -55,6 +55,11 @@ def test_every_table_and_figure_has_them(both: tuple[dict[str, bytes], dict[str,
             text = warned[name].decode()
             assert all(f"**Warning: {warning}**" in text for warning in WARNINGS)
             assert text.index("**Warning") < text.index("|"), "before the numbers"
+            assert b"Warning" not in honest[name]
+        if name.endswith(".tex"):
+            text = warned[name].decode()
+            assert all(text.count(f"Warning: {warning}") == text.count(r"\caption{") for warning in WARNINGS), "with every part"
+            assert text.index("Warning") < text.index(r"\midrule"), "before the numbers"
             assert b"Warning" not in honest[name]
     evidence = warned_of.evidence()
     for name in FIGURES:

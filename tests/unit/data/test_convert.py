@@ -120,6 +120,22 @@ def test_hellaswag_reads_as_lm_eval_shows_it(rows: Rows) -> None:
     assert (row["choices"], row["answer"]) == (["a ", "b ", "c ", "d "], 2)
 
 
+@pytest.mark.parametrize(
+    ("known", "source"),
+    [
+        ({"ind": 24, "source_id": "wikihow~1"}, "wikihow~1"),
+        ({"ind": 0}, "0"),
+        ({"id": "hellaswag/validation/8"}, "hellaswag/validation/8"),
+        ({"source_id": ""}, None),
+        ({}, None),
+    ],
+)
+def test_hellaswag_keeps_what_its_translations_share(known: dict, source: str | None) -> None:
+    published = {"activity_label": "Cuisine", "ctx_a": "Elle coupe.", "ctx_b": "elle", "endings": list("abcd"), "label": "2"}
+    parts = {language: records({**published, **known}) for language in ("fr", "de")}
+    assert [row.get("source") for row in multilingual.m_hellaswag(parts, 0)] == [source] * 2
+
+
 def test_marks_are_kept_where_nothing_else_is_there() -> None:
     assert multilingual.cleaned("[H+]") == "[H+]"
 
@@ -187,6 +203,7 @@ def test_mbpp_programs_bring_their_imports(rows: Rows) -> None:
 def test_conala_prefers_the_rewritten_intent(rows: Rows) -> None:
     intents = [row["intent"] for row in rows("conala")]
     assert intents == ["sort `x`"] * 4 + ["How to sort?"]
+    assert {row["question_id"] for row in rows("conala")} == {"7"}
 
 
 def test_rows_without_an_answer_are_not_trained_on(rows: Rows) -> None:

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from mergebench import catalogue
 from mergebench.data.convert.multilingual import LANGUAGES
@@ -13,6 +14,8 @@ from mergebench.data.sampling import sample
 from mergebench.data.schema import check_rows
 from mergebench.data.sources import local
 from mergebench.errors import MergebenchError
+from mergebench.evaluation.clusters import cluster_of
+from mergebench.evaluation.settings import TASKS
 
 pytestmark = pytest.mark.real
 
@@ -87,6 +90,18 @@ def test_harmbench_has_its_seven_topics_and_a_context_where_one_is_needed(real_f
 def test_xstest_has_18_types_of_25_prompts(real_folder: Path) -> None:
     assert set(Counter(row["type"] for row in load("xstest", real_folder)).values()) == {25}
     assert len({row["type"] for row in load("xstest", real_folder)}) == 18
+
+
+@pytest.mark.parametrize(
+    ("dataset", "clusters", "alone"),
+    [("squadv2", 646, 0), ("conala", 364, 0), ("harmbench", 317, 0), ("do_anything_now", 300, 0), ("xstest", 147, 75), ("mmlu", 13_937, 0)],
+)
+def test_rows_that_ask_about_one_thing_are_known(dataset: str, clusters: int, alone: int, real_folder: Path) -> None:
+    rows, metadata = load(dataset, real_folder), load_yaml(TASKS / f"{dataset}.yaml")["metadata"]
+    found = [cluster_of(row, metadata) for row in rows]
+    assert (len(set(found) - {""}), found.count("")) == (clusters, alone)
+    names = [metadata["cluster_by"]] if isinstance(metadata["cluster_by"], str) else metadata["cluster_by"]
+    assert len({str([row[name] for name in names]) for row in rows if all(map(row.get, names))}) == clusters
 
 
 def test_squad_has_both_kinds_of_questions(real_folder: Path) -> None:

@@ -110,7 +110,7 @@ def test_items_follow_the_rows(suite, name):
     items = suite.evaluate(GoldModel())[name].items if name == "ifeval" else None
     if items is None:
         items = evaluate(GoldModel(), [suite.settings[name]], suite.asking.rows)[name].items
-    assert list(items.columns) == ["item", "outcome", "group", "response", "extracted", "extra"]
+    assert list(items.columns) == ["item", "outcome", "group", "cluster", "response", "extracted", "extra"]
     assert list(items["item"]) == [row["id"] for row in ROWS[name]]
     assert items["outcome"].between(0, 1).all()
     assert all(isinstance(json.loads(extra), dict) for extra in items["extra"])

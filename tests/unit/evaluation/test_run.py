@@ -88,7 +88,7 @@ def test_scores_and_items_are_published(job, tmp_path, weights_folder):
     assert score["weights_digest"] == weights_digest(weights_folder)
     assert score["settings"]["generation"]["max_gen_toks"] == 6
     items = pandas.read_parquet(tmp_path / "scores" / "wmt14.items.parquet")
-    assert list(items.columns) == ["item", "outcome", "group", "response", "extracted", "extra"]
+    assert list(items.columns) == ["item", "outcome", "group", "cluster", "response", "extracted", "extra"]
     manifest = json.loads((tmp_path / "scores" / "manifest.json").read_text())
     assert manifest["scores"]["wmt14"] == {"value": score["value"], "n": 2}
 

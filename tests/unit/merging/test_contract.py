@@ -33,6 +33,7 @@ VARIANTS = {
 }
 
 every_method = pytest.mark.parametrize("name", METHODS)
+every_merge = pytest.mark.parametrize("name", [name for name in METHODS if not get(name).control])
 elementwise = pytest.mark.parametrize("name", [name for name in METHODS if get(name).scope == "element"])
 fused = pytest.mark.parametrize("name", [name for name in METHODS if get(name).kernel is not None])
 with_density = pytest.mark.parametrize("name", [name for name in METHODS if "density" in get(name).parameters])
@@ -76,7 +77,7 @@ def test_the_seed_changes_what_declares_itself_random_and_nothing_else(name: str
     assert all(torch.equal(one[tensor], other[tensor]) for tensor in one) is not get(name).random
 
 
-@every_method
+@every_merge
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_one_specialist_is_returned(name: str, variant: str, tmp_path: Path) -> None:
     method = get(name)
@@ -91,7 +92,7 @@ def test_one_specialist_is_returned(name: str, variant: str, tmp_path: Path) -> 
             assert torch.equal(merged.tensor(tensor), expected), tensor
 
 
-@every_method
+@every_merge
 def test_identical_specialists_give_their_task_vector(name: str, tmp_path: Path) -> None:
     method = get(name)
     found = family(tmp_path, identical=True)

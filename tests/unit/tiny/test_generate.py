@@ -18,7 +18,7 @@ FIELDS = {
     "math": {"problem", "solution", "answer", "subject", "level"},
     "m_mmlu": {"language", "question", "choices", "answer"},
     "m_arc": {"language", "question", "choices", "answer"},
-    "m_hellaswag": {"language", "context", "choices", "answer"},
+    "m_hellaswag": {"language", "context", "choices", "answer", "source"},
     "humanevalplus": {"prompt", "test", "entry_point", "canonical_solution"},
     "mbppplus": {"prompt", "test_list", "test", "code"},
     "wildguardtest": {"prompt", "adversarial", "subcategory"},

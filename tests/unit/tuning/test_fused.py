@@ -62,5 +62,7 @@ def test_it_leaves_what_a_job_per_method_leaves(tmp_path, monkeypatch):
         cost = json.loads((tmp_path / f"fused/{method}.json").read_text())
         assert (cost["stage"], cost["base"], cost["method"]) == ("tune", "pico", method)
         assert 0 < cost["timing"]["validation"] <= cost["wall_seconds"]
+        assert cost["cpu_seconds"] > 0
+        assert cost["energy_joules"].keys() == {"gpu", "cpu_package", "whole_node"}
     whole = json.loads((tmp_path / "fused/cost.json").read_text())
     assert (whole["stage"], whole["base"]) == ("tune_base", "pico")

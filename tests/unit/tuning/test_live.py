@@ -1,7 +1,5 @@
 """Weights installed into a live model equal those that a merge writes to disk, bit for bit, and are proven to have taken effect."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -10,42 +8,12 @@ from mergebench.errors import MergebenchError
 from mergebench.evaluation import backends
 from mergebench.merging.engine import directions, merge
 from mergebench.merging.models import Models
-from mergebench.merging.statistics.store import save_statistics
 from mergebench.tuning.live import LiveWeights
-from tests.unit.tuning.twins import DOMAINS, family
-
-CASES = {
-    "model_soup": ({}, 1.0),
-    "task_arithmetic": ({}, 0.37),
-    "ties": ({"density": 0.3}, 0.7),
-    "dare": ({"density": 0.5}, 0.4),
-    "consensus_ta": ({"thresholds": 0.3}, 0.6),
-    "dataless_localize_and_stitch": ({"density": 0.2}, 1.0),
-    "localize_and_stitch": ({}, 1.0),
-    "fisher": ({}, 1.0),
-    "regmean": ({"reduction": 0.3}, 1.0),
-}
+from tests.unit.tuning.twins import CASES, family, measured
 
 
 def load(folder):
     return backends.load("transformers", folder, dtype="float32", device="cpu")
-
-
-def measured(folder: Path, base: Path) -> list[Path]:
-    """Statistics of two specialists, as if they had been measured."""
-    random, written = torch.Generator().manual_seed(0), []
-    shapes = {name: info.shape for name, info in Checkpoint(base).tensors.items()}
-    for domain in DOMAINS:
-        inputs = {name: torch.randn(64, shape[1], generator=random) for name, shape in shapes.items() if "proj.weight" in name}
-        kinds = {
-            "fisher": {name: torch.randn(shape, generator=random).square() for name, shape in shapes.items()},
-            "gram": {name: x.T @ x / len(x) for name, x in inputs.items()},
-            "mask": {name: torch.randn(shape, generator=random) > 0.5 for name, shape in shapes.items() if "layers" in name},
-        }
-        for kind, tensors in kinds.items():
-            written.append(folder / f"{kind}_{domain}.safetensors")
-            save_statistics(written[-1], tensors, {"kind": kind, "domain": domain})
-    return written
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma2"])

@@ -8,10 +8,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mergebench.artifacts import Job
+from mergebench.checkpoints.reader import Checkpoint
+from mergebench.merging.statistics.store import save_statistics
 from tests.unit.training.pico import write_pico
 
 DOMAINS = ("math", "safety")
 SURROGATES = {"math": ["mmlu_stem"], "safety": ["wildjailbreak"]}
+CASES: dict[str, tuple[dict[str, float], float]] = {
+    "model_soup": ({}, 1.0),
+    "task_arithmetic": ({}, 0.37),
+    "ties": ({"density": 0.3}, 0.7),
+    "dare": ({"density": 0.5}, 0.4),
+    "consensus_ta": ({"thresholds": 0.3}, 0.6),
+    "dataless_localize_and_stitch": ({"density": 0.2}, 1.0),
+    "localize_and_stitch": ({}, 1.0),
+    "fisher": ({}, 1.0),
+    "regmean": ({"reduction": 0.3}, 1.0),
+}
+"""Every method of the paper: parameters of one candidate, and its scale."""
 
 
 def family(folder: Path, kind: str) -> tuple[Path, dict[str, Path]]:
@@ -30,6 +44,23 @@ def family(folder: Path, kind: str) -> tuple[Path, dict[str, Path]]:
         save_file(noisy, target / "model.safetensors", metadata={"format": "pt"})
         specialists[domain] = target
     return base, specialists
+
+
+def measured(folder: Path, base: Path) -> list[Path]:
+    """Statistics of two specialists, as if they had been measured."""
+    random, written = torch.Generator().manual_seed(0), []
+    shapes = {name: info.shape for name, info in Checkpoint(base).tensors.items()}
+    for domain in DOMAINS:
+        inputs = {name: torch.randn(64, shape[1], generator=random) for name, shape in shapes.items() if "proj.weight" in name}
+        kinds = {
+            "fisher": {name: torch.randn(shape, generator=random).square() for name, shape in shapes.items()},
+            "gram": {name: x.T @ x / len(x) for name, x in inputs.items()},
+            "mask": {name: torch.randn(shape, generator=random) > 0.5 for name, shape in shapes.items() if "layers" in name},
+        }
+        for kind, tensors in kinds.items():
+            written.append(folder / f"{kind}_{domain}.safetensors")
+            save_statistics(written[-1], tensors, {"kind": kind, "domain": domain})
+    return written
 
 
 def write_rows(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:

@@ -378,7 +378,7 @@ def paper() -> Plan:
 def test_requests_are_the_largest_of_each_rule(paper):
     found = {r.rule: r for r in largest_requests(paper, read_profile(ROOT / "profiles/slurm"))}
     prepared, trained = {"decontaminate", "tokenise"}, {"train_specialist", "train_grpo", "train_multitask"}
-    assert set(found) == {*prepared, *trained, "vectors", "statistics", "tune", "merge", "evaluate", "judge", "settle"}
+    assert set(found) == {*prepared, *trained, "vectors", "interference", "statistics", "tune", "merge", "evaluate", "judge", "settle"}
     assert (found["judge"].gpu, found["settle"].gpu) == (1, 0)
     assert found["train_specialist"].gpu >= 1
     assert found["merge"].gpu == 0

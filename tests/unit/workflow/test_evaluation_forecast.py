@@ -56,7 +56,7 @@ def test_totals_and_groupings_add_up(paper):
 
 def test_the_judge_starts_once_for_all_models_of_a_base_or_once_for_each(paper):
     assert paper["judge"]["answers"] == 749 + 320 + 300 + 450
-    assert paper["judge"]["engine_starts_per_model"] == pytest.approx(1 / 16)
+    assert paper["judge"]["engine_starts_per_model"] == pytest.approx(1 / 17)
     own = evaluation_forecast.record(plan("paper", lambda p: p["evaluation"].update(judging="model")).configuration)
     assert own["judge"]["engine_starts_per_model"] == 1
 

@@ -29,14 +29,15 @@ PAPER = {
     "train_grpo": 4,
     "train_multitask": 8,
     "vectors": 40,
+    "interference": 8,
     "statistics": 120,
     "tune": 48,
     "admit": 8,
-    "merge": 72,
-    "evaluate_general_1": 88,
-    "evaluate_general_2": 88,
-    "evaluate_general_3": 88,
-    "evaluate_general_4": 88,
+    "merge": 80,
+    "evaluate_general_1": 96,
+    "evaluate_general_2": 96,
+    "evaluate_general_3": 96,
+    "evaluate_general_4": 96,
     "evaluate_specialist_1": 40,
     "evaluate_specialist_2": 40,
     "evaluate_specialist_3": 40,
@@ -45,10 +46,11 @@ PAPER = {
     "fetch_judge": 1,
     "judge": 8,
     "judge_surrogates": 8,
-    "settle_code": 128,
+    "settle_code": 136,
     "settle_safety": 8,
     "settle_safety_surrogates": 8,
     "analyse": 1,
+    "report": 1,
     "official": 1,
     "all": 1,
 }
@@ -131,6 +133,7 @@ def specs(made: Plan) -> dict[str, str]:
         "train specialist_math": made.spec("train", base=base, model="specialist_math"),
         "train multitask": made.spec("train", base=base, model="multitask"),
         "vectors": made.spec("vectors", base=base, domain="math"),
+        "interference": made.spec("interference", base=base),
         "statistics fisher": made.spec("statistics", base=base, domain="math", kind="fisher"),
         "statistics mask": made.spec("statistics", base=base, domain="math", kind="mask"),
         "tune ties": made.spec("tune", base=base, method="ties"),
@@ -148,10 +151,14 @@ def specs(made: Plan) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("change", "stale"),
     [
-        (lambda p: p["merging"]["methods"]["ties"]["grid"].update(density=[0.4]), {"tune ties"}),
+        (lambda p: p["merging"]["methods"]["ties"]["grid"].update(density=[0.4]), {"tune ties", "analyse"}),
         (
             lambda p: p["merging"]["methods"]["dare"].update(parameters={"density": 0.3}, grid={"scale": [0.2, 0.3, 0.4]}),
-            {"tune dare", "merge dare"},
+            {"tune dare", "merge dare", "analyse"},
+        ),
+        (
+            lambda p: p["merging"].update(vocabulary="base"),
+            {"vectors", "interference", "tune ties", "tune dare", "merge ties", "merge dare"},
         ),
         (lambda p: p["statistics"]["mask"].update(steps=7), {"statistics mask"}),
         (lambda p: p["training"]["multitask"].update(steps={"tiny": 9}), {"train multitask"}),
@@ -165,11 +172,28 @@ def specs(made: Plan) -> dict[str, str]:
         (lambda p: p["evaluation"].update(judge="wildguard"), {"judge safety", "judge safety_surrogates", "tune ties", "tune dare"}),
         (lambda p: p["evaluation"].update(judge_parse_errors=0.2), {"judge safety", "judge safety_surrogates"}),
         (lambda p: p["evaluation"].update(judging="model"), set()),
+        (lambda p: p.update(analysis={"prices": {"gpu_hour": 3.5}}), {"analyse"}),
     ],
 )
 def test_a_changed_value_changes_the_specs_of_what_depends_on_it(change, stale):
     before, after = specs(plan("tiny")), specs(plan("tiny", change))
     assert {name for name in before if before[name] != after[name]} == stale
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        (lambda p: p["merging"]["methods"]["ties"]["grid"].update(density=[0.4]), True),
+        (lambda p: p["data"].update(rows=70), True),
+        (lambda p: p["evaluation"].update(jobs="benchmark"), False),
+        (lambda p: p["evaluation"].update(judging="model"), False),
+        (lambda p: p.update(tuning={"fused": True}), False),
+        (lambda p: p.update(storage={"keep_merged": False, "budget_gb": 500}), False),
+    ],
+)
+def test_the_report_follows_the_configuration_but_not_the_layout_of_jobs(change, stale):
+    before, after = (json.dumps(made.spec("report"), sort_keys=True) for made in (plan("tiny"), plan("tiny", change)))
+    assert (before != after) is stale
 
 
 def test_swapped_values_of_two_keys_are_seen():
@@ -194,9 +218,9 @@ def test_resources_do_not_enter_the_spec():
 
 def test_dropping_weights_adds_its_own_jobs_and_changes_no_spec():
     kept, dropped = plan(), plan(change=lambda p: p.update(storage={"keep_merged": False, "budget_gb": 9000}))
-    assert dropped.job_counts() == {**PAPER, "drop_weights": 72}
+    assert dropped.job_counts() == {**PAPER, "drop_weights": 80}
     assert specs(kept) == specs(dropped)
-    assert set(dropped.targets) - set(kept.targets) == {dropped.dropped(b, m) for b in dropped.bases for m in dropped.methods}
+    assert set(dropped.targets) - set(kept.targets) == {dropped.dropped(b, m) for b in dropped.bases for m in dropped.merged}
 
 
 @pytest.mark.parametrize("preset", ["paper", "tiny", "micro"])
@@ -205,6 +229,40 @@ def test_a_job_is_known_by_its_rule_and_wildcards(preset):
     for rule, stage, wildcards in made.jobs():
         given = {k: v for k, v in wildcards.items() if k != "group"}
         assert made.stage(rule, given) == (stage, wildcards)
+
+
+def test_controls_are_merged_and_scored_as_methods_are_and_are_none():
+    made = plan("micro")
+    assert made.controls == ["random_direction"]
+    assert "random_direction" not in made.methods
+    assert "merged_random_direction" in made.general_models
+    wanted = {b for g in made.groups if "merged_random_direction" in g.models for b in g.benchmarks}
+    assert wanted == {b for g in made.groups if "merged_model_soup" in g.models for b in g.benchmarks}
+    spec = made.spec("merge", base=made.bases[0], method="random_direction")
+    assert (spec["method"], spec["seed"], spec["parameters"]) == ("random_direction", 0, {})
+    assert made.best(made.bases[0], "random_direction") == []
+
+
+def test_every_seed_is_a_model_with_the_winner_s_parameters():
+    def change(raw):
+        raw.update(seed=5, tuning={"seeds": 3})
+        raw["merging"]["controls"] = {"random_direction": {"seeds": 2}}
+
+    made = plan("micro", change)
+    assert made.seeded == {
+        "dare": {"merged_dare": 5, "merged_dare-seed6": 6, "merged_dare-seed7": 7},
+        "random_direction": {"merged_random_direction": 5, "merged_random_direction-seed6": 6},
+    }
+    base = made.bases[0]
+    specs = [made.spec("merge", base=base, method=model.removeprefix("merged_")) for model in made.seeded["dare"]]
+    assert [spec["seed"] for spec in specs] == made.spec("tune", base=base, method="dare")["seeds"] == [5, 6, 7]
+    assert [spec["model"] for spec in specs] == list(made.seeded["dare"])
+    same = [{k: v for k, v in spec.items() if k not in ("seed", "model")} for spec in specs]
+    assert same[0] == same[1] == same[2]
+    assert {spec["method"] for spec in specs} == {"dare"}
+    assert {m for m in made.merged if "seed" in m} == {"dare-seed6", "dare-seed7", "random_direction-seed6"}
+    assert made.job_counts()["tune"] == plan("micro").job_counts()["tune"]
+    assert made.job_counts()["merge"] == plan("micro").job_counts()["merge"] + 3
 
 
 def test_declarations_cover_every_method_of_the_catalogue():
@@ -400,3 +458,15 @@ def test_code_that_runs_models_decides_only_merges_that_do():
     assert decoder in closure("mergebench.merging.methods.regmean_plus_plus")
     assert decoder not in closure("mergebench.merging.run")
     assert decoder not in closure("mergebench.merging.methods.regmean")
+
+
+def test_spectra_are_measured_by_the_job_that_needs_them_where_no_method_does():
+    def soup_alone(raw):
+        raw["merging"]["methods"] = {"model_soup": {}}
+        raw["statistics"] = {}
+
+    one, every = plan("tiny", soup_alone), plan("tiny")
+    assert "vectors" not in one.job_counts()
+    assert one.job_counts()["interference"] == len(one.bases)
+    assert one.measured(one.bases[0]) == []
+    assert len(every.measured(every.bases[0])) == len(every.domains)

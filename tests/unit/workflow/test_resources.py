@@ -19,6 +19,7 @@ RAW = yaml.safe_load((ROOT / "config.yaml").read_text())
 JOBS = {
     "train": {"model": "specialist_math"},
     "vectors": {"domain": "math"},
+    "interference": {},
     "statistics": {"domain": "math", "kind": "fisher"},
     "tune": {"method": "ties"},
     "merge": {"method": "ties"},
@@ -144,7 +145,7 @@ def test_the_parts_of_a_statistics_memory_are_those_of_its_tensors():
     assert mask.written == parameters / 8
 
 
-@pytest.mark.parametrize("stage", ["merge", "vectors"])
+@pytest.mark.parametrize("stage", ["merge", "vectors", "interference"])
 def test_stages_that_only_read_weights_ask_for_no_gpu(paper, stage):
     assert paper.of(stage, base="gemma-2-9b", **JOBS[stage]).gpu == 0
 

@@ -41,7 +41,7 @@ def planned(made: Storage, todo: bool = True) -> list[Planned]:
 
 
 def merged(made: Storage, base: str) -> float:
-    return len(made.plan.methods) * made.estimates.weights(base)
+    return len(made.plan.merged) * made.estimates.weights(base)
 
 
 def test_merged_models_count_once_and_nowhere_twice():
@@ -86,7 +86,7 @@ def test_a_base_waits_for_the_one_that_many_places_before_it():
     bases = bare.plan.bases
     assert bare.before(bases[0]) == []
     for before, base in itertools.pairwise(bases):
-        assert bare.before(base) == [bare.plan.dropped(before, m) for m in bare.plan.methods]
+        assert bare.before(base) == [bare.plan.dropped(before, m) for m in bare.plan.merged]
 
 
 @pytest.mark.parametrize("settings", [{}, {"budget_gb": 1}, {"keep_merged": False}])
