@@ -117,7 +117,7 @@ def sizes(drawn: Drawn) -> list[int]:
     return [drawn.base[name].numel() for name in sorted(drawn.base)]
 
 
-quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 rules = {
     "density": densities,
     "ties": st.sampled_from(["all", "strict", "exact"]),

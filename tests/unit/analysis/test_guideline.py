@@ -40,7 +40,7 @@ situations = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(campaigns(), situations)
 def test_everyone_is_recommended_or_has_a_reason_and_the_best_possible_leads(campaign, situation: Situation) -> None:
     choices, pairs = campaign
@@ -53,7 +53,7 @@ def test_everyone_is_recommended_or_has_a_reason_and_the_best_possible_leads(cam
         assert best.performance == max(c.performance for c in possible)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(campaigns(), situations, st.floats(0, 10), st.floats(0, 10), st.booleans())
 def test_a_tighter_limit_adds_a_method_only_by_taking_the_best_away(campaign, loose: Situation, memory, forgetting, fewer) -> None:
     choices, pairs = campaign
@@ -70,7 +70,7 @@ def test_a_tighter_limit_adds_a_method_only_by_taking_the_best_away(campaign, lo
         assert set(after.recommended) <= set(before.recommended)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(campaigns(), situations, st.randoms(use_true_random=False))
 def test_order_does_not_matter(campaign, situation: Situation, random) -> None:
     choices, pairs = campaign

@@ -67,7 +67,7 @@ def test_retention_is_the_mean_over_the_six_forgetting_benchmarks(campaign: Camp
     assert summary.loc[(LLAMA, "ties"), "retention"] == pytest.approx(100 * (5 + 0.4) / 6)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(random_numbers: object) -> None:
     scope, scores = _synthetic()
@@ -76,7 +76,7 @@ def test_the_order_of_rows_does_not_matter(random_numbers: object) -> None:
         pd.testing.assert_frame_equal(summarise(cells(shuffled, scope)), summarise(cells(scores, scope)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.sets(st.integers(0, 2 * 10 * 18 - 1), max_size=30))
 def test_missing_scores_never_change_a_number_only_remove_it(dropped: set[int]) -> None:
     scope, scores = _synthetic()

@@ -19,7 +19,7 @@ def table(points: list[tuple[float, ...]]) -> pd.DataFrame:
     return pd.DataFrame(points, columns=AXES, index=[f"m{i}" for i in range(len(points))], dtype=float)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(POINTS)
 def test_the_frontier_is_what_nobody_dominates(points: list[tuple[int, ...]]) -> None:
     beaten = {
@@ -33,7 +33,7 @@ def test_the_frontier_is_what_nobody_dominates(points: list[tuple[int, ...]]) ->
     assert found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(POINTS, st.randoms(use_true_random=False))
 def test_order_does_not_matter(points: list[tuple[int, ...]], random) -> None:
     values = table(points)
@@ -41,14 +41,14 @@ def test_order_does_not_matter(points: list[tuple[int, ...]], random) -> None:
     assert set(frontier(turned)) == set(frontier(values))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(POINTS)
 def test_a_dominated_method_changes_nothing(points: list[tuple[int, ...]]) -> None:
     worse = tuple(value - 1 for value in points[0])
     assert frontier(table([*points, worse])) == frontier(table(points))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(POINTS)
 def test_an_equal_that_is_cheaper_dominates_and_is_not_dominated_by_it(points: list[tuple[int, ...]]) -> None:
     *same, cheapness = points[0]
@@ -59,7 +59,7 @@ def test_an_equal_that_is_cheaper_dominates_and_is_not_dominated_by_it(points: l
     assert "m0" not in dominators(values)[last]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(POINTS)
 def test_everyone_off_the_frontier_has_a_dominator_on_it(points: list[tuple[int, ...]]) -> None:
     values = table(points)

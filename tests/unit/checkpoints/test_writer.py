@@ -24,7 +24,7 @@ tensors = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(layout=tensors, shard=st.integers(1, 200), data=st.data())
 def test_any_layout_survives_a_round_trip(layout: dict, shard: int, data) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,7 @@ def test_a_sample_covers_every_language_evenly() -> None:
     assert counts == {"fr": 6, "es": 6, "de": 2, "ru": 6}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 5))
 def test_a_smaller_sample_is_part_of_a_larger_one(small: int, large: int, seed: int) -> None:
     rows = arc({"fr": 20, "es": 9, "de": 3})
@@ -55,7 +55,7 @@ def test_an_empty_sample_is_refused(size: int) -> None:
         sample("m_arc", arc({"fr": 3}), size, seed=0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), min_size=1, max_size=40), st.integers(0, 10), st.integers(0, 3))
 def test_calibration_shares_no_prompt_with_training(pairs: list[tuple[int, int]], size: int, seed: int) -> None:
     rows = [{"id": str(i), "prompt": f"{'Ask' if r % 2 else 'ask '} {p}", "response": str(r)} for i, (p, r) in enumerate(pairs)]

@@ -94,7 +94,7 @@ def test_the_name_that_tests_ask_for(assertion, name):
     assert programs.entry_name({"test_list": [assertion]}) == name
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.characters(exclude_categories=())) | st.text("`\n def(add):\\\"' \tpython#@\0", max_size=60))
 def test_no_text_breaks_the_preparation(text):
     for benchmark, doc in (("humanevalplus", DOC), ("mbppplus", MBPP)):

@@ -30,7 +30,7 @@ def test_answers_are_read_as_they_were_written(record):
     assert list(record.parent.glob(".*")) == []
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.text(st.characters(codec=None)), min_size=1, max_size=5))
 def test_any_text_survives_but_for_what_has_no_utf8(tmp_path_factory, texts):
     record = tmp_path_factory.mktemp("answers") / "x.json"

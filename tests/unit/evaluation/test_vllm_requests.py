@@ -126,7 +126,7 @@ QUESTIONS = st.builds(
 
 
 @pytest.mark.parametrize("runner", ["V1", "V2"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(questions=st.lists(QUESTIONS, min_size=1, max_size=4))
 def test_scores_are_right_whatever_the_cache_holds(runner, questions):
     lm = model(runner)

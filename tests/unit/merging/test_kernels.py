@@ -65,7 +65,7 @@ def test_the_limit_of_overflow_is_exact(form: str) -> None:
     assert torch.isfinite(torch.from_numpy(limit).to(DTYPES[form])).tolist() == [False, True]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(base=blocks, scale=st.floats(-4, 4), form=st.sampled_from(list(DTYPES)), data=st.data())
 def test_a_rounded_product_a_rounded_sum_a_rounding(base: np.ndarray, scale: float, form: str, data) -> None:
     direction = data.draw(hnp.arrays(np.float32, base.size, elements=finite))
@@ -80,7 +80,7 @@ def test_a_rounded_product_a_rounded_sum_a_rounding(base: np.ndarray, scale: flo
         assert top >= OVERFLOW[form]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(vectors=hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 300)), elements=st.floats(-9, 9, width=32)))
 def test_sums_and_counts(vectors: np.ndarray) -> None:
     out, signs = np.empty(vectors.shape[1], np.float32), np.empty(vectors.shape[1], np.uint8)
@@ -95,7 +95,7 @@ def test_sums_and_counts(vectors: np.ndarray) -> None:
     assert squares == pytest.approx(float((out.astype(np.float64) ** 2).sum()), rel=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(vector=blocks, places=st.sets(st.integers(0, COARSE_BINS - 1), max_size=3))
 def test_histograms(vector: np.ndarray, places: set[int]) -> None:
     bits = np.abs(vector).view(np.uint32)

@@ -187,7 +187,7 @@ def test_modules_and_layers_by_name(name: str, module: str, layer: int | None) -
     assert module in MODULES
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.tuples(st.integers(1, 6), st.sampled_from([1, 63, 64, 65, 700])).flatmap(
         lambda shape: hnp.arrays(np.float32, shape, elements=st.sampled_from([0.0, -0.0, 1e-45, 0.5, -0.5, 2.0, -2.0]))

@@ -75,7 +75,7 @@ some_parts = st.dictionaries(st.sampled_from("abcd"), arrays, min_size=1)
 ties_rules = st.sampled_from(["all", "strict", "exact"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(parts=some_parts, density=st.floats(0, 1), ties=ties_rules)
 def test_thresholds_are_those_of_a_sort(parts: Parts, density: float, ties: str) -> None:
     (spectrum,) = spectra(parts, densities=(density,))
@@ -83,7 +83,7 @@ def test_thresholds_are_those_of_a_sort(parts: Parts, density: float, ties: str)
     check(flat(parts), wanted, spectrum.cut(wanted, ties), ties)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(parts=some_parts, density=st.floats(0, 1), ties=ties_rules, data=st.data())
 def test_thresholds_over_some_tensors(parts: Parts, density: float, ties: str, data) -> None:
     names = data.draw(st.sets(st.sampled_from(sorted(parts)), min_size=1))

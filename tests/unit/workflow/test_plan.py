@@ -341,7 +341,7 @@ def test_groups_of_similar_length_keep_their_benchmarks_and_none_is_longer_than_
 
 
 @given(st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.floats(0.001, 1000), min_size=1, max_size=12))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_similar_groups_hold_every_name_once_within_the_largest_cost(costs):
     groups = similar(costs)
     assert sorted(name for group in groups for name in group) == sorted(costs)

@@ -11,7 +11,7 @@ from tests.unit.evaluation.safety.judged import CountingJudge, verdict
 TEXTS = st.text(max_size=2)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.tuples(TEXTS, TEXTS), max_size=6), max_size=4))
 def test_every_request_gets_its_own_label_and_is_asked_once_in_the_order_of_prompts(tmp_path_factory, calls):
     judge = CountingJudge()

@@ -103,7 +103,7 @@ def test_a_missing_label_is_named():
         safety.settle(items_of(1), harm_docs(1), "harm", {}, judge=WILDGUARD, benchmark="wildguardtest")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(LABELS, min_size=1, max_size=12), st.randoms(use_true_random=False), st.sampled_from(["released", "corrected"]))
 def test_the_order_of_rows_does_not_matter(labels, shuffle: random.Random, protocol):
     docs = harm_docs(len(labels))
