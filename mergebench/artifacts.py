@@ -137,6 +137,10 @@ class Job:
         rest = f", about {elapsed / (done - before) * (total - done):.0f} s left" if before < done < total else ""
         print(f"[{self.stage}] {what}: {done:g}/{total:g}, {elapsed:.0f} s{rest}", file=sys.stderr, flush=True)
 
+    def next_part(self) -> None:
+        """Estimate what is left from now on alone: what follows has another speed."""
+        self._started = time.monotonic()
+
     @contextlib.contextmanager
     def timing(self, name: str) -> Iterator[None]:
         """Add the wall seconds of a block to the cost record under `name`."""

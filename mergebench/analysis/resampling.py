@@ -10,7 +10,7 @@ Efron and Tibshirani 1993, *An Introduction to the Bootstrap*, chapters 6 and 13
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,11 @@ def weights(benchmark: str, strata: np.ndarray, draws: Iterable[int]) -> np.ndar
 
 
 def resampled_scores(
-    table: pd.DataFrame, scope: Scope, files: Mapping[tuple[str, str, str], Path], resamples: int = RESAMPLES
+    table: pd.DataFrame,
+    scope: Scope,
+    files: Mapping[tuple[str, str, str], Path],
+    resamples: int = RESAMPLES,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[tuple[str, str, str], np.ndarray]:
     """Resample every score that has its items, one benchmark after another.
 
@@ -55,6 +59,7 @@ def resampled_scores(
         scope: says how each benchmark's outcomes become a score.
         files: item files by base, model and benchmark; those of scores that the table lacks are not read.
         resamples: how many times.
+        progress: told how many bytes of how many have been read and resampled.
 
     Returns:
         float64 (resamples,) by base, model and benchmark; nothing for a score without its items.
@@ -64,14 +69,19 @@ def resampled_scores(
     """
     values = table.set_index(["base", "model", "benchmark"])["value"]
     found = {}
+    known = {key: path for key, path in files.items() if key in values.index}
+    done, total = 0, sum(path.stat().st_size for path in known.values()) if progress else 0
     for benchmark in scope.benchmarks:
-        mine = {(b, m): path for (b, m, name), path in files.items() if name == benchmark.name and (b, m, name) in values.index}
+        mine = {(b, m): path for (b, m, name), path in known.items() if name == benchmark.name}
         if not mine:
             continue
         outcomes = read_outcomes(benchmark.name, benchmark.aggregate, mine)
         check(outcomes, mine, {model: float(values[(*model, benchmark.name)]) for model in mine})
         for model, draws in zip(outcomes.models, replicate(outcomes, resamples), strict=True):
             found[(*model, benchmark.name)] = draws
+        if progress:
+            done += sum(path.stat().st_size for path in mine.values())
+            progress(done, total)
     return found
 
 

@@ -72,10 +72,14 @@ def run(job: Job) -> dict[str, Any]:
     winners = read_winners(job.paths("winners"), scope)
     prepared = read_prepared(job.paths("prepared"))
     items = item_files(job.paths("items"))
-    evidence = Evidence(scope, scores, costs, jobs, losses, surrogates, winners, items, charges, prepared, job.paths("interference"))
+    evidence = Evidence(
+        scope, scores, costs, jobs, losses, surrogates, winners, items, charges, prepared, job.paths("interference"),
+        progress=lambda done, total: job.progress(round(done / 1e6, 1), round(total / 1e6, 1), "MB of items"),
+    )  # fmt: skip
 
     tables = {name: TABLES[name](evidence) for name in _stems(wanted, TABLE_FORMATS)}
     figures = {name: draw(name, evidence) for name in _stems(wanted, FIGURE_FORMATS)}
+    job.next_part()
     for done, (output, filename) in enumerate(wanted.items(), start=1):
         stem, _, suffix = filename.rpartition(".")
         if suffix in RENDERERS:

@@ -84,6 +84,7 @@ class Evidence:
     charges: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COST_COLUMNS))
     prepared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     interference_files: Sequence[Path] = ()
+    progress: Callable[[int, int], None] | None = None  # told how many bytes of items of how many have been resampled
 
     @cached_property
     def interference(self) -> Interference:
@@ -108,7 +109,7 @@ class Evidence:
     @cached_property
     def resampled(self) -> dict[tuple[str, str, str], np.ndarray]:
         """Scores on resampled items by base, model and benchmark, for those whose items are there."""
-        return resampled_scores(self.scores, self.scope, self.items)
+        return resampled_scores(self.scores, self.scope, self.items, progress=self.progress)
 
     @cached_property
     def draws(self) -> dict[str, Draws]:

@@ -262,6 +262,17 @@ def test_items_without_a_record_and_records_without_items_are_left_out(campaign:
     assert set(resampled_scores(evidence.scores, evidence.scope, evidence.items, 3)) == {(LLAMA, "base", "gsm8k")}
 
 
+def test_progress_counts_the_bytes_of_the_items_that_are_read(campaign: Campaign) -> None:
+    for benchmark, outcomes in (("gsm8k", [1.0, 0.0]), ("math", [1.0] * 100)):
+        campaign.write_items(LLAMA, "base", benchmark, outcomes)
+    campaign.write_items(LLAMA, "base", "ifeval", [1.0])
+    campaign.score_path(LLAMA, "base", "ifeval").unlink()
+    evidence, told = campaign.evidence(), []
+    resampled_scores(evidence.scores, evidence.scope, evidence.items, 3, progress=lambda *now: told.append(now))
+    sizes = [evidence.items[LLAMA, "base", name].stat().st_size for name in ("gsm8k", "math")]
+    assert told == [(sizes[0], sum(sizes)), (sum(sizes), sum(sizes))]
+
+
 def test_files_are_told_apart_by_their_paths() -> None:
     path = Path("results/x/scores/llama-3.1-8b/merged_ties/gsm8k.items.parquet")
     assert item_files([path]) == {("llama-3.1-8b", "merged_ties", "gsm8k"): path}
