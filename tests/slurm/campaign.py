@@ -1,6 +1,7 @@
 """A campaign on the cluster: the repository's own Slurm profile, and a small preset for the faults."""
 
 import contextlib
+import csv
 import os
 import re
 import signal
@@ -43,8 +44,8 @@ FAULTS = """
 BASE = "tiny-llama-strong"
 # What a test changes of the profile: jobs are asked about every three seconds, and no more run at once than two cores can bear.
 QUICK = ("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "20", "--jobs", "4")
-COST_TABLE = "efficiency.csv"
-COST_CLAIMS = ("C15,", "C16,", "C19,")  # about run time and memory
+COST_TABLES = ("costs.csv", "efficiency.csv", "guideline.csv", "pareto.csv")
+COST_CLAIMS = ("C15", "C16", "C19")  # about run time and memory
 COST_COLUMNS = ("algorithm_seconds", "validation_seconds", "total_seconds", "peak_memory_mib")
 
 
@@ -230,8 +231,8 @@ class ClusterCampaign(Campaign):
         return next((lease.parent for lease in leases if lease.read_text().startswith(f"process {pid} on ")), None)
 
     def tables(self) -> dict[str, str]:
-        """The tables, without the table, the columns and the claims that say what a run cost."""
-        return {path.name: _without_costs(path) for path in sorted(self.results.glob("tables/*.csv")) if path.name != COST_TABLE}
+        """The tables, without the tables, the columns and the claims that rest on what a run cost."""
+        return {path.name: _without_costs(path) for path in sorted(self.results.glob("tables/*.csv")) if path.name not in COST_TABLES}
 
     def jobs(self, word: str = "", *, state: str = "") -> list[SlurmJob]:
         """The jobs of this campaign that Slurm remembers, oldest first; those with `word` in their description."""
@@ -242,6 +243,7 @@ class ClusterCampaign(Campaign):
 
 
 def _without_costs(table: Path) -> str:
-    header, *rows = (line.split(",") for line in table.read_text().splitlines() if not line.startswith(COST_CLAIMS))
+    with table.open(newline="") as lines:
+        header, *rows = (row for row in csv.reader(lines) if row[0] not in COST_CLAIMS)
     kept = [i for i, column in enumerate(header) if column not in COST_COLUMNS]
     return "\n".join(",".join(row[i] for i in kept) for row in (header, *rows))

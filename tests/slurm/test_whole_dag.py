@@ -14,7 +14,7 @@ from tests.slurm.cluster import Cluster
 pytestmark = pytest.mark.slurm
 LOCAL = ("admit", "fetch_base", "fetch_data", "fetch_training_data", "analyse", "report", "official", "all")
 LOCAL_JUDGING = ("judge", "judge_surrogates", "settle_safety", "settle_safety_surrogates")
-STAGES = ("decontaminate", "tokenise", "train", "vectors", "statistics", "tune", "merge", "evaluate")
+STAGES = ("decontaminate", "tokenise", "train", "vectors", "interference", "statistics", "tune", "merge", "evaluate")
 
 
 @pytest.fixture(scope="module")
