@@ -6,7 +6,7 @@ export TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # What the environment was made with: cpu, or gpu after `make install-gpu`.
 STACK := $(or $(shell cat $(VENV)/.stack 2> /dev/null),cpu)
 # A file's tests share fixtures that are made once, so they stay in one process; the longest files come first.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 # Where `make wheelhouse` has filled this folder, packages come from it and from nowhere else.
 WHEELHOUSE := $(if $(wildcard wheelhouse/*),--no-index --find-links $(abspath wheelhouse))
 # Each job of the tiny twins takes one core and half a gigabyte.
