@@ -260,6 +260,7 @@ def test_killed_again_and_again_and_finished(finished, tmp_path):
     assert [p for p in campaign.results.rglob("*") if ".tmp-" in p.name] == []
 
 
+@pytest.mark.long
 def test_a_second_workflow_in_the_same_folder_is_refused(campaign):
     (campaign.results / "tables/headline.csv").unlink()
     (campaign.results / "scores/tiny-llama-strong/base/gsm8k.json").unlink()
@@ -278,6 +279,7 @@ def test_a_second_workflow_in_the_same_folder_is_refused(campaign):
     assert first.returncode == 0, output
 
 
+@pytest.mark.long
 def test_a_truncated_checkpoint_is_rejected_and_made_again(campaign):
     weights = campaign.results / "models/tiny-llama-strong/merged_ties/weights"
     file = next(weights.glob("*.safetensors"))
