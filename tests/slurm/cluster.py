@@ -225,13 +225,13 @@ class Cluster:
 
 
 def scontrol(*words: str) -> str:
-    """Run scontrol; returns what it printed."""
-    return subprocess.run(["scontrol", *words], check=True, text=True, capture_output=True, timeout=60).stdout
+    """Run scontrol; returns what it printed, and leaves its complaints to be seen in a test's output."""
+    return subprocess.run(["scontrol", *words], check=True, text=True, stdout=subprocess.PIPE, timeout=60).stdout
 
 
 def squeue() -> list[str]:
     """Numbers of the jobs that wait, run or are being ended."""
-    return subprocess.run(["squeue", "-h", "-o", "%i"], check=True, text=True, capture_output=True, timeout=60).stdout.split()
+    return subprocess.run(["squeue", "-h", "-o", "%i"], check=True, text=True, stdout=subprocess.PIPE, timeout=60).stdout.split()
 
 
 def check_machine() -> None:

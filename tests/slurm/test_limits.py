@@ -22,11 +22,12 @@ def test_time_limits_and_a_memory_limit(cluster: Cluster, campaign: ClusterCampa
         asked = {word: campaign.jobs(word)[0] for word in ("train_multitask", EVALUATED_BASE, EVALUATED_TIES)}
         scontrol("update", f"JobId={asked[EVALUATED_TIES].number}", f"MinMemoryNode={TOO_LITTLE}")
 
-    # A worker that hangs reaches its time limit wherever it is: stop two in the middle, and let their time be over.
+    # A worker that hangs reaches its time limit wherever it is: stop two in the middle, and let their time be over. Slurm refuses an
+    # end that is past, as `now` is when the second ends before it has read it.
     campaign.freeze(workflow, SCORED, "lease")
     checkpoints = campaign.freeze(workflow, TRAINED, "checkpoints/checkpoint-*/complete.json")
     for word in ("train_multitask", EVALUATED_BASE):
-        scontrol("update", f"JobId={asked[word].number}", "EndTime=now")
+        scontrol("update", f"JobId={asked[word].number}", "EndTime=now+5")
     workflow.finish()
 
     for word in ("train_multitask", EVALUATED_BASE):
