@@ -27,6 +27,7 @@ from mergebench.analysis.pairing import (
     Matches,
     Options,
     Pair,
+    PairOfScores,
     Progress,
     asked_pairs,
     incomparable,
@@ -52,6 +53,9 @@ COLUMNS = [
 ]  # fmt: skip
 FEWEST = 10
 """A benchmark with fewer common items has no interval: the draws of so few say little about others."""
+
+Counts = dict[PairOfScores, int]
+"""On how many clusters of items each pair differs."""
 
 _CELLS = {PERFORMANCE: performance_cells, RETENTION: retention_cells}
 _ROLES = {PERFORMANCE: IN_DOMAIN, RETENTION: FORGETTING}
@@ -143,18 +147,20 @@ def compare_runs(a: Run, b: Run, options: Options, aggregate_of: AggregateOf, pr
         statistics={},
         multitask=MULTITASK in models,
     )
+    counts: Counts = {}
     for done, name in enumerate(names):
         if progress:
             progress(len(names) + done, 2 * len(names), name)
-        resample(name, sides, bases, pairs, matches, aggregate_of, RESAMPLES)
-    single = list(_benchmarks(sides, asked, names, matches))
+        counts |= resample(name, sides, bases, pairs, matches, aggregate_of, RESAMPLES)
+    single = list(_benchmarks(sides, asked, names, matches, counts))
     if options.by_first:
         share_references(sides, references)
     rows, cells = [], {}
     for measure in _CELLS:
         cells[measure], draws = _carried(measure, sides, scope)
         reported = [pair for pair in asked if a.model or not _trivial(pair, measure, options)]
-        rows += list(_aggregates(measure, draws, scope, reported, sides))
+        counted = _counted(cells[measure][0], counts, by_first=options.by_first)
+        rows += list(_aggregates(measure, draws, scope, reported, sides, counted))
     frame = _judged(pd.DataFrame([*rows, *single], columns=COLUMNS))
     return Comparison(
         a,
@@ -213,7 +219,27 @@ def _trivial(pair: Pair, measure: str, options: Options) -> bool:
     return model.startswith(SPECIALIST_PREFIX) or (model == BASE and (measure == RETENTION or options.by_first))
 
 
-def _aggregates(measure: str, draws: list[Draws], scope: Scope, pairs: list[Pair], sides: list[Side]) -> Iterator[tuple[object, ...]]:
+def _counted(cells: pd.DataFrame, counts: Counts, *, by_first: bool) -> dict[tuple[Pair, str], int]:
+    """Add disagreements up over the benchmarks that count, by pair and domain.
+
+    Where each run is normalised by its own specialists and bases, theirs count too: of the merged models and of what they are
+    normalised by, those that differ on more clusters, which is at most as many as those on which any of them do.
+    """
+    where = cells.loc[cells["state"] != LEFT_OUT, ["base", "domain", "benchmark", "reference"]].drop_duplicates()
+    found: dict[tuple[Pair, str], int] = {}
+    for base, domain, name, reference in where.itertuples(index=False, name=None):
+        shared = 0 if by_first else counts.get((base, reference, reference, name), 0)
+        for pair in [key[:3] for key in counts if key[0] == base and key[3] == name]:
+            most = max(counts[(*pair, name)], shared)
+            for place in (domain, ALL_DOMAINS):
+                for whole in (pair, (ALL_BASES, *pair[1:])):
+                    found[whole, place] = found.get((whole, place), 0) + most
+    return found
+
+
+def _aggregates(
+    measure: str, draws: list[Draws], scope: Scope, pairs: list[Pair], sides: list[Side], counted: dict[tuple[Pair, str], int]
+) -> Iterator[tuple[object, ...]]:
     """Rows of all domains, and of single ones, by base and over bases."""
     domains = [ALL_DOMAINS, *scope.domains] if measure == PERFORMANCE else [ALL_DOMAINS]
     everywhere = [(ALL_BASES, *models) for models in dict.fromkeys(pair[1:] for pair in pairs)] if len(scope.bases) > 1 else []
@@ -226,7 +252,7 @@ def _aggregates(measure: str, draws: list[Draws], scope: Scope, pairs: list[Pair
             first, second = draws[0].get(Where(base, one, domain)), draws[1].get(Where(base, other, domain))
             if first is not None and second is not None:
                 level = METHOD if domain == ALL_DOMAINS else DOMAIN
-                tested = difference(second, first)
+                tested = difference(second, first, counted.get(((base, one, other), domain), 0))
                 yield (level, measure, base, one, other, domain, "", first[0], second[0], *tested, np.nan, "", *[np.nan] * 5)
 
 
@@ -234,7 +260,9 @@ def _scored(side: Side, bases: Collection[str], model: str, benchmarks: Collecti
     return any((base, model, name) in side.values for base in bases for name in benchmarks)
 
 
-def _benchmarks(sides: list[Side], pairs: list[Pair], names: list[str], matches: Matches) -> Iterator[tuple[object, ...]]:
+def _benchmarks(
+    sides: list[Side], pairs: list[Pair], names: list[str], matches: Matches, disagreements: Counts
+) -> Iterator[tuple[object, ...]]:
     for base, one, other in pairs:
         for name in names:
             keys = (base, one, name), (base, other, name)
@@ -249,7 +277,7 @@ def _benchmarks(sides: list[Side], pairs: list[Pair], names: list[str], matches:
                 first, second = sides[0].values[keys[0]], sides[1].values[keys[1]]
                 counts = [matched.items, matched.items_a, matched.items_b, matched.gained, matched.lost]
                 drawn = [100 * np.append(value, side.draws[key]) for value, side, key in zip((first, second), sides, keys, strict=True)]
-                tested = difference(drawn[1], drawn[0])
+                tested = difference(drawn[1], drawn[0], disagreements[base, one, other, name])
                 if matched.items < FEWEST:
                     tested = Difference(tested.value, np.nan, np.nan, np.nan)
             yield (BENCHMARK, SCORE, base, one, other, domain, name, 100 * first, 100 * second, *tested, np.nan, "", *counts)

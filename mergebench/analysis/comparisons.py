@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from mergebench.analysis.distributions import normal_two_sided
+from mergebench.analysis.distributions import student_two_sided
 from mergebench.analysis.uncertainty import LEVEL
 
 ALPHA = 1 - LEVEL
@@ -26,22 +27,27 @@ class Difference(NamedTuple):
     p: float
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> Difference:
+def difference(one: np.ndarray, other: np.ndarray, disagreements: float = math.inf) -> Difference:
     """Test `one - other`, each the value and then its draws (`uncertainty.Draws`) on the same resamples.
 
-    z = difference / deviation of the difference's draws is referred to the normal distribution: a share of draws beyond zero could not
-    be smaller than one in their number, which a correction for many pairs would use up. What is smaller than the rounding of sums
-    (`SAME`) is exactly zero.
+    t = difference / deviation of the difference's draws is referred to Student's distribution with m - 1 degrees of freedom, m the number
+    of clusters of items on which the two differ, and p is at least 2^(1 - m) (`disagreement`). A share of draws beyond zero would not
+    do: it could not be smaller than one in their number, which a correction for many pairs would use up; and where few items differ, no
+    draw may turn the difference round although chance easily does. What is smaller than the rounding of sums (`SAME`) is exactly zero.
+
+    Args:
+        one, other: float64 (1 + resamples,), in percent.
+        disagreements: m; the normal distribution without it.
     """
     both = one - other
     both = np.where(np.abs(both) < SAME, 0.0, both)
     if not np.isfinite(both).all():
         return Difference(float(both[0]), np.nan, np.nan, np.nan)
     low, high = np.percentile(both[1:], [50 * ALPHA, 100 - 50 * ALPHA])
-    return Difference(float(both[0]), float(low), float(high), _p(float(both[0]), float(both[1:].std(ddof=1))))
+    return Difference(float(both[0]), float(low), float(high), _p(float(both[0]), float(both[1:].std(ddof=1)), disagreements))
 
 
-def compare(draws: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def compare(draws: Mapping[str, np.ndarray], disagreements: Mapping[frozenset[str], int] | None = None) -> pd.DataFrame:
     """Test every pair of methods.
 
     Both methods of a pair are resampled on the same items, so that the standard deviation of the difference's draws is that of a
@@ -50,6 +56,7 @@ def compare(draws: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
     Args:
         draws: by method, the value and then its draws (`uncertainty.Draws`); methods without known draws are left out.
+        disagreements: number of clusters on which each pair differs; see `difference`.
 
     Returns:
         Frame with `COLUMNS`: differences in percentage points with percentile intervals, not corrected, of a pair's draws.
@@ -58,7 +65,8 @@ def compare(draws: Mapping[str, np.ndarray]) -> pd.DataFrame:
     rows = []
     for one, other in itertools.combinations(known, 2):
         better, worse = (one, other) if known[one][0] >= known[other][0] else (other, one)
-        rows.append((better, worse, *difference(known[better], known[worse])))
+        count = math.inf if disagreements is None else disagreements[frozenset((one, other))]
+        rows.append((better, worse, *difference(known[better], known[worse], count)))
     frame = pd.DataFrame(rows, columns=COLUMNS[:-1])
     return frame.assign(p_holm=holm(frame["p"].tolist()))
 
@@ -87,7 +95,8 @@ def best_group(draws: Mapping[str, np.ndarray], pairs: pd.DataFrame) -> tuple[st
     return tuple(method for method in draws if method in inside)
 
 
-def _p(difference: float, deviation: float) -> float:
-    if abs(difference) < SAME:
+def _p(difference: float, deviation: float, disagreements: float) -> float:
+    if abs(difference) < SAME or disagreements < 2:
         return 1.0
-    return normal_two_sided(difference / deviation) if deviation > SAME else 0.0
+    least = 2.0 ** (1 - disagreements)
+    return max(least, student_two_sided(difference / deviation, disagreements - 1)) if deviation > SAME else least

@@ -1,6 +1,6 @@
 """Tails and quantiles of the distributions that the tests of the tables need; scipy is the reference in the unit tests.
 
-Scipy itself is no dependency of the package, and four functions are no reason to make it one.
+Scipy itself is no dependency of the package, and five functions are no reason to make it one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ import numpy as np
 
 _PRECISION = 1e-14
 _TERMS = 10_000
+_NORMAL_FROM = 1e6  # degrees of freedom; the tails then differ by less than 1 % as far out as nine deviations
 
 
 def normal_two_sided(z: float) -> float:
     """Probability that a standard normal variable is at least |z| away from zero."""
     return math.erfc(abs(z) / math.sqrt(2))
+
+
+def student_two_sided(t: float, df: float) -> float:
+    """Probability that a variable with Student's t distribution of `df` degrees of freedom is at least |t| away from zero."""
+    return f_tail(t * t, 1, df) if df < _NORMAL_FROM else normal_two_sided(t)
 
 
 def chi_square_tail(x: float, df: int) -> float:
@@ -35,7 +41,7 @@ def chi_square_tail(x: float, df: int) -> float:
     return min(tail, 1.0)
 
 
-def f_tail(x: float, df1: int, df2: int) -> float:
+def f_tail(x: float, df1: float, df2: float) -> float:
     """Probability that an F variable with (df1, df2) degrees of freedom exceeds `x`."""
     if x <= 0:
         return 1.0

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mergebench.analysis.claims import CLAIMS, Results, judge, published_results
-from mergebench.analysis.comparisons import ALPHA, best, best_group, compare
+from mergebench.analysis.comparisons import ALPHA, best
 from mergebench.analysis.crosscheck import AGREEMENT, crosscheck
 from mergebench.analysis.labels import MULTITASK, model_of, title
 from mergebench.analysis.published import published_names
@@ -224,10 +224,8 @@ def _left_out(evidence: Evidence, frame: pd.DataFrame) -> pd.Series:
 
 def _distances(evidence: Evidence, frame: pd.DataFrame, measure: str, base: str) -> None:
     """Fill in the comparison with the best method of one base."""
-    draws = evidence.method_draws(measure, base)
-    top = best(draws)
-    pairs = compare(draws)
-    group = best_group(draws, pairs)
+    top, group = best(evidence.method_draws(measure, base)), evidence.best_groups[measure, base]
+    pairs = evidence.comparisons[measure, base]
     against = pairs[pairs["better"] == top].set_index("worse")
     rows = frame[(frame["measure"] == measure) & (frame["base"] == base) & (frame["domain"] == ALL_DOMAINS)]
     for index, method in rows["method"].items():

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from mergebench import catalogue
+from mergebench.analysis.disagreement import disagreements
 from mergebench.analysis.items import MEAN, MEAN_OVER_GROUPS, read_outcomes
 from mergebench.analysis.opened import Key, Run
-from mergebench.analysis.pairing import Matches, Pair
+from mergebench.analysis.pairing import Matches, Pair, PairOfScores
 from mergebench.analysis.resampling import TOLERANCE, check, point, replicate
 from mergebench.errors import MergebenchError
 
@@ -38,7 +39,7 @@ def resample(
     matches: Matches,
     aggregate_of: AggregateOf,
     resamples: int,
-) -> None:
+) -> dict[PairOfScores, int]:
     """Fill in one benchmark's values and draws, of the common items where items are known.
 
     Args:
@@ -49,6 +50,9 @@ def resample(
         matches: those items.
         aggregate_of: see there.
         resamples: how many draws.
+
+    Returns:
+        On how many clusters of items each pair differs, where items are known.
 
     Raises:
         MergebenchError: items cannot be read, or do not give the value of their record.
@@ -65,7 +69,7 @@ def resample(
                     place = (f"{side.name}/{base}", model)
                     files[place], recorded[place], keys[place] = side.run.items[key], side.run.values[key], (side, key)
     if not files:
-        return
+        return {}
     way = aggregate_of(name) if name in catalogue.benchmarks() else _aggregate(name, files, recorded)
     outcomes = read_outcomes(name, way, files)
     check(outcomes, files, recorded)
@@ -75,6 +79,9 @@ def resample(
     for place, value, draws in zip(outcomes.models, point(outcomes), replicate(outcomes, resamples), strict=True):
         side, key = keys[place]
         side.values[key], side.draws[key] = float(value), draws
+    both = {(*pair, name): ((f"A/{pair[0]}", pair[1]), (f"B/{pair[0]}", pair[2])) for pair in pairs}
+    both = {key: places for key, places in both.items() if places[0] in files and places[1] in files}
+    return dict(zip(both, disagreements(outcomes, both.values()), strict=True))
 
 
 def _aggregate(name: str, files: Mapping[tuple[str, str], Path], recorded: Mapping[tuple[str, str], float]) -> str:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from mergebench.analysis.disagreement import Disagreements, within_bases
 from mergebench.analysis.items import BEST_F1, SMOOTHING, Model, Outcomes, Part, Ranked, read_outcomes
 from mergebench.analysis.scope import Scope
 from mergebench.errors import MergebenchError
@@ -24,6 +26,18 @@ RESAMPLES = 2000
 SEED = 20250521
 _BLOCK = 100
 TOLERANCE = 1e-6
+
+
+class Resamples(NamedTuple):
+    """What is known of a campaign from its items.
+
+    Attributes:
+        scores: on resampled items, float64 (resamples,) by base, model and benchmark; nothing for a score without its items.
+        disagreements: on how many clusters every two methods of a base differ.
+    """
+
+    scores: dict[tuple[str, str, str], np.ndarray]
+    disagreements: Disagreements
 
 
 def weights(benchmark: str, strata: np.ndarray, draws: Iterable[int]) -> np.ndarray:
@@ -51,7 +65,7 @@ def resampled_scores(
     files: Mapping[tuple[str, str, str], Path],
     resamples: int = RESAMPLES,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[tuple[str, str, str], np.ndarray]:
+) -> Resamples:
     """Resample every score that has its items, one benchmark after another.
 
     Args:
@@ -61,14 +75,11 @@ def resampled_scores(
         resamples: how many times.
         progress: told how many bytes of how many have been read and resampled.
 
-    Returns:
-        float64 (resamples,) by base, model and benchmark; nothing for a score without its items.
-
     Raises:
         MergebenchError: items do not give the value of their record.
     """
     values = table.set_index(["base", "model", "benchmark"])["value"]
-    found = {}
+    found = Resamples({}, {})
     known = {key: path for key, path in files.items() if key in values.index}
     done, total = 0, sum(path.stat().st_size for path in known.values()) if progress else 0
     for benchmark in scope.benchmarks:
@@ -78,7 +89,8 @@ def resampled_scores(
         outcomes = read_outcomes(benchmark.name, benchmark.aggregate, mine)
         check(outcomes, mine, {model: float(values[(*model, benchmark.name)]) for model in mine})
         for model, draws in zip(outcomes.models, replicate(outcomes, resamples), strict=True):
-            found[(*model, benchmark.name)] = draws
+            found.scores[(*model, benchmark.name)] = draws
+        found.disagreements.update(within_bases(outcomes, scope))
         if progress:
             done += sum(path.stat().st_size for path in mine.values())
             progress(done, total)

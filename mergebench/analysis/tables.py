@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +13,7 @@ import pandas as pd
 
 from mergebench.analysis.comparisons import ALPHA, best_group, compare
 from mergebench.analysis.costs import COST_COLUMNS
+from mergebench.analysis.disagreement import between_methods
 from mergebench.analysis.efficiency import by_rule
 from mergebench.analysis.fidelity import EVERY_DOMAIN, EVERY_MODEL, FEWEST, MERGED, correlations, points
 from mergebench.analysis.interference import Interference, read_interference
@@ -39,7 +39,7 @@ from mergebench.analysis.normalise import (
     retention_cells,
     summarise,
 )
-from mergebench.analysis.resampling import RESAMPLES, resampled_scores
+from mergebench.analysis.resampling import RESAMPLES, Resamples, resampled_scores
 from mergebench.analysis.scope import FORGETTING, IN_DOMAIN, SURROGATE, Scope
 from mergebench.analysis.seeds import by_seed, mean_draws, spread
 from mergebench.analysis.spending import spending
@@ -107,9 +107,14 @@ class Evidence:
         return recovery_cells(self.scores, self.scope)
 
     @cached_property
+    def resamples(self) -> Resamples:
+        """What the items say, of the scores whose items are there."""
+        return resampled_scores(self.scores, self.scope, self.items, progress=self.progress)
+
+    @property
     def resampled(self) -> dict[tuple[str, str, str], np.ndarray]:
         """Scores on resampled items by base, model and benchmark, for those whose items are there."""
-        return resampled_scores(self.scores, self.scope, self.items, progress=self.progress)
+        return self.resamples.scores
 
     @cached_property
     def draws(self) -> dict[str, Draws]:
@@ -131,8 +136,12 @@ class Evidence:
     @cached_property
     def comparisons(self) -> dict[tuple[str, str], pd.DataFrame]:
         """Paired tests of every two methods, by measure and base."""
-        where = itertools.product(("performance", "retention"), (*self.scope.bases, OVERALL))
-        return {(measure, base): compare(self.method_draws(measure, base)) for measure, base in where}
+        found = {}
+        for measure, cells in (("performance", self.performance), ("retention", self.retention)):
+            for base in (*self.scope.bases, OVERALL):
+                counts = between_methods(self.resamples.disagreements, cells, self.scope, None if base == OVERALL else base)
+                found[measure, base] = compare(self.method_draws(measure, base), counts)
+        return found
 
     @cached_property
     def best_groups(self) -> dict[tuple[str, str], tuple[str, ...]]:

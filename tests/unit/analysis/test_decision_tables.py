@@ -7,6 +7,7 @@ import pytest
 
 from mergebench.analysis.comparisons import compare
 from mergebench.analysis.difference_table import differences
+from mergebench.analysis.disagreement import between_methods
 from mergebench.analysis.guideline_table import guideline
 from mergebench.analysis.pareto_table import pareto
 from mergebench.analysis.render import to_csv, to_markdown
@@ -55,7 +56,8 @@ def test_published_rows_have_the_papers_frontier_and_no_price(known: Evidence) -
 def test_differences_are_those_of_the_paired_tests(known: Evidence) -> None:
     frame = differences(known).frame
     mine = frame[(frame["measure"] == "performance") & (frame["base"] == BASE)]
-    expected = compare(known.method_draws("performance", BASE))
+    counts = between_methods(known.resamples.disagreements, known.performance, known.scope, BASE)
+    expected = compare(known.method_draws("performance", BASE), counts)
     pd.testing.assert_frame_equal(mine[expected.columns].reset_index(drop=True), expected)
     pair = mine[(mine["better"] == "ties") & (mine["worse"] == SOUP)]
     assert pair["difference"].item() == pytest.approx(37.5)

@@ -5,12 +5,18 @@ import math
 import pytest
 from scipy import stats
 
-from mergebench.analysis.distributions import chi_square_tail, f_quantile, f_tail, normal_two_sided, range_quantile
+from mergebench.analysis.distributions import chi_square_tail, f_quantile, f_tail, normal_two_sided, range_quantile, student_two_sided
 
 
 @pytest.mark.parametrize("z", [0.0, 0.5, -1.96, 4.0, 30.0])
 def test_normal(z: float) -> None:
     assert normal_two_sided(z) == pytest.approx(2 * stats.norm.sf(abs(z)), rel=1e-12)
+
+
+@pytest.mark.parametrize("df", [1, 2, 7, 100, 99_999, 10**9, math.inf])
+@pytest.mark.parametrize("t", [0.0, 0.3, -2.1, 9.0, math.inf])
+def test_student(t: float, df: float) -> None:
+    assert student_two_sided(t, df) == pytest.approx(2 * stats.t.sf(abs(t), df), rel=1e-5, abs=1e-300)
 
 
 @pytest.mark.parametrize("df", [1, 2, 3, 8, 19])

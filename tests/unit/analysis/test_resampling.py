@@ -259,7 +259,7 @@ def test_items_without_a_record_and_records_without_items_are_left_out(campaign:
     campaign.score_path(LLAMA, "base", "math").unlink()
     campaign.write_score(LLAMA, "base", "ifeval", 0.5)
     evidence = campaign.evidence()
-    assert set(resampled_scores(evidence.scores, evidence.scope, evidence.items, 3)) == {(LLAMA, "base", "gsm8k")}
+    assert set(resampled_scores(evidence.scores, evidence.scope, evidence.items, 3).scores) == {(LLAMA, "base", "gsm8k")}
 
 
 def test_progress_counts_the_bytes_of_the_items_that_are_read(campaign: Campaign) -> None:
