@@ -28,6 +28,7 @@ FEWEST = 5
 LOWEST_REFERENCE = 0.01
 """As in tuning: a surrogate on which its own specialist scores less is not divided by that score."""
 QUANTILE = 1.959963984540054  # of the normal distribution, for 95 %
+_DIGITS = 10  # means of the same numbers in another order are ties, not ranks
 
 SURROGATE_COLUMNS = ["base", "model", "weights", "surrogate", "value"]
 POINT_COLUMNS = ["base", "model", "weights", "domain", "surrogate", "benchmark"]
@@ -128,7 +129,7 @@ def correlations(found: pd.DataFrame, scope: Scope, overall: str) -> pd.DataFram
             each = []
             for base in scope.bases:
                 mine = chosen[(chosen["base"] == base) & (chosen["domain"] == domain)]
-                x, y = mine["surrogate"].to_numpy(dtype=float), mine["benchmark"].to_numpy(dtype=float)
+                x, y = (mine[side].to_numpy(dtype=float).round(_DIGITS) for side in ("surrogate", "benchmark"))
                 each.append((len(x), spearman(x, y), kendall(x, y)))
                 rows.append((base, models, domain, *_row([each[-1]])))
             if len(scope.bases) > 1:

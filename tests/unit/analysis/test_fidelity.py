@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mergebench.analysis.fidelity import EVERY_DOMAIN, FEWEST, LOWEST_REFERENCE, interval, kendall, points, spearman
+from mergebench.analysis.fidelity import EVERY_DOMAIN, FEWEST, LOWEST_REFERENCE, correlations, interval, kendall, points, spearman
 from mergebench.analysis.render import to_csv, to_markdown
 from mergebench.analysis.tables import TABLES
 from mergebench.tuning import scorer
@@ -169,6 +169,14 @@ def test_equal_scores_have_no_correlation(six):
     rows = rows_of(six)
     assert rows[LLAMA, "merged", "math"]["spearman"] == "n/a"
     assert rows["Overall", "merged", "math"]["spearman"] == "n/a", "a base that says nothing is not left out silently"
+
+
+@pytest.mark.filterwarnings("error")
+def test_scores_that_only_rounding_tells_apart_are_equal(six):
+    found = points_of(six)
+    noise = np.random.default_rng(0).choice([-1e-15, 0.0, 1e-15], len(found))
+    rows = correlations(found.assign(surrogate=0.3 + noise), six.scope, "Overall")
+    assert rows[["spearman", "kendall"]].isna().all(axis=None)
 
 
 def test_specialists_count_with_their_own_surrogate_scores(six):
